@@ -1,0 +1,133 @@
+"""Which gene sequences are valid: a layered decision diagram that gives masks, counts, ranks and uniform samples.
+
+A multi-valued decision diagram is an automaton whose paths from the start state to the end are exactly the valid
+architectures. Because each space describes its rules this way, one piece of code answers "which choices are open
+after this prefix?" for every space, and the native environments step through the same two arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+Step = Callable[[int, Hashable, int], Hashable | None]
+"""(decision index, state, choice) -> next state, or None where the choice is not allowed."""
+
+
+class DecisionDiagram:
+    """All valid gene sequences of a space.
+
+    Attributes:
+        choices: number of choices of each decision, [decisions].
+        transitions: int32 [states, max_choices]; the next state, or -1 where the choice is not allowed. State 0 is
+            the start. States of different decisions are distinct; from every state the end can be reached.
+    """
+
+    def __init__(self, choices: Sequence[int], start: Hashable, step: Step) -> None:
+        """Explore all states reachable from `start` and drop those from which no valid sequence can be finished.
+
+        Args:
+            choices: number of choices of each decision.
+            start: any hashable state before the first decision.
+            step: the rule; states are compared by equality within one decision.
+
+        Raises:
+            ValueError: no sequence is valid.
+        """
+        self.choices = tuple(choices)
+        layers: list[list[Hashable]] = [[start]]
+        moves: list[list[list[Hashable | None]]] = []
+        for position, count in enumerate(self.choices):
+            layer_moves = [[step(position, state, choice) for choice in range(count)] for state in layers[-1]]
+            following = dict.fromkeys(state for row in layer_moves for state in row if state is not None)
+            moves.append(layer_moves)
+            layers.append(list(following))
+        self.transitions, self._path_counts = self._number_states(layers, moves)
+
+    def _number_states(
+        self, layers: list[list[Hashable]], moves: list[list[list[Hashable | None]]]
+    ) -> tuple[npt.NDArray[np.int32], list[int]]:
+        # Counts are Python integers: a mobilenet space holds more than 2**63 architectures.
+        counts: list[dict[Hashable, int]] = [{} for _ in layers]
+        counts[-1] = dict.fromkeys(layers[-1], 1)
+        for position in range(len(self.choices) - 1, -1, -1):
+            for state, row in zip(layers[position], moves[position], strict=True):
+                total = sum(counts[position + 1].get(target, 0) for target in row if target is not None)
+                if total:
+                    counts[position][state] = total
+        if not counts[0]:
+            raise ValueError("the rules of this space allow no architecture at all")
+        ids = {(position, state): 0 for position in range(len(layers)) for state in counts[position]}
+        for number, identity in enumerate(ids):
+            ids[identity] = number
+        transitions = np.full((len(ids), max(self.choices)), -1, dtype=np.int32)
+        for position, layer_moves in enumerate(moves):
+            for state, row in zip(layers[position], layer_moves, strict=True):
+                for choice, target in enumerate(row):
+                    if (position, state) in ids and target is not None and (position + 1, target) in ids:
+                        transitions[ids[position, state], choice] = ids[position + 1, target]
+        return transitions, [counts[position][state] for position, state in ids]
+
+    @property
+    def size(self) -> int:
+        """Exact number of valid architectures."""
+        return self._path_counts[0]
+
+    @cached_property
+    def allowed(self) -> BoolArray:
+        """bool [states, max_choices]: the choices open in each state."""
+        return self.transitions >= 0
+
+    def walk(self, prefix: Sequence[int]) -> int | None:
+        """State after `prefix`, or None where the prefix is not the start of any valid architecture."""
+        state = 0
+        if len(prefix) > len(self.choices):
+            return None
+        for position, gene in enumerate(prefix):
+            if not 0 <= gene < self.choices[position]:
+                return None
+            state = int(self.transitions[state, gene])
+            if state < 0:
+                return None
+        return state
+
+    def contains(self, genes: Sequence[int]) -> bool:
+        """Whether `genes` is a complete, valid architecture."""
+        return len(genes) == len(self.choices) and self.walk(genes) is not None
+
+    def sample(self, rng: np.random.Generator) -> tuple[int, ...]:
+        """Genes drawn uniformly from *all valid architectures* (not uniformly at each decision)."""
+        state, genes = 0, []
+        for count in self.choices:
+            targets = self.transitions[state, :count]
+            # Ratios of (possibly huge) path counts as floats: exact for counts below 2**53, else within 1e-15.
+            weights = np.array([self._path_counts[t] / self._path_counts[state] if t >= 0 else 0.0 for t in targets])
+            gene = int(rng.choice(count, p=weights / weights.sum()))
+            genes.append(gene)
+            state = int(targets[gene])
+        return tuple(genes)
+
+    def unrank(self, index: int) -> tuple[int, ...]:
+        """The valid architecture number `index` in lexicographic order of genes, 0 <= index < size."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"architecture index {index} is outside 0..{self.size - 1}")
+        state, genes = 0, []
+        for count in self.choices:
+            for gene, target in enumerate(self.transitions[state, :count]):
+                below = self._path_counts[target] if target >= 0 else 0
+                if index < below:
+                    genes.append(gene)
+                    state = int(target)
+                    break
+                index -= below
+        return tuple(genes)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        """All valid gene tuples in lexicographic order."""
+        return (self.unrank(index) for index in range(self.size))
