@@ -49,7 +49,7 @@ def component(kind: str, value: Any) -> Component:
         raise ConfigError(f"{kind} {value!r} needs a name: {', '.join(registry.names(kind))}")
     options = {key: setting for key, setting in settings.items() if key != "name"}
     factory = registry.resolve(kind, settings["name"])
-    return Component(kind, settings["name"], _checked(factory.Options, options, f"{kind}."))
+    return Component(kind, settings["name"], checked(factory.Options, options, f"{kind}."))
 
 
 def _dump(value: Component) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _section(path: str) -> BeforeValidator:
     def check(value: Any) -> Options:
         module, attribute = path.split(":")
         model: type[Options] = getattr(importlib.import_module(module), attribute)
-        return value if isinstance(value, model) else _checked(model, value or {}, "")
+        return value if isinstance(value, model) else checked(model, value or {}, "")
 
     return BeforeValidator(check)
 
@@ -146,7 +146,7 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
     settings = _read_yaml(file) if file is not None else {}
     for name, value in (overrides or {}).items():
         _override(settings, name.split("."), value)
-    config: SearchConfig = _checked(SearchConfig, settings, "")
+    config: SearchConfig = checked(SearchConfig, settings, "")
     return config
 
 
@@ -207,7 +207,17 @@ def _default_section(name: str) -> dict[str, Any]:
     return {"name": field.default} if field is not None and isinstance(field.default, str) else {}
 
 
-def _checked(model: type[Model], settings: Mapping[str, Any], prefix: str) -> Model:
+def checked(model: type[Model], settings: Mapping[str, Any], prefix: str) -> Model:
+    """Validate settings against an options model.
+
+    Args:
+        model: the pydantic model.
+        settings: names to values.
+        prefix: what error messages put before a name, for example ``space.``.
+
+    Raises:
+        ConfigError: an unknown name (the nearest valid one is named) or a value that is not allowed.
+    """
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'settings'} must be a mapping of names to values, got {settings!r}")
     _refuse_unknown_keys(model, settings, prefix)

@@ -38,6 +38,10 @@ class MissingExtraError(NasEngineError):
     """Raised when a feature needs a package that is not installed; names the pip extra that brings it."""
 
 
+class SearchInterrupted(KeyboardInterrupt):
+    """Raised when the user asked to stop: everything is saved. Like Ctrl-C itself it is no fault of an evaluation."""
+
+
 def nearest_hint(value: str, allowed: Iterable[str]) -> str:
     """Say which names are allowed and which of them `value` was probably meant to be.
 

@@ -104,7 +104,7 @@ class RunStore:
         database = folder / "run.db"
         if not database.is_file():
             raise StoreError(
-                f"{str(folder)!r} is no run: it holds no run.db; a run is a folder made by 'python -m nas_engine search'"
+                f"{str(folder)!r} is no run (no run.db in it): name a folder made by 'python -m nas_engine search'"
             )
         try:
             lock = _lock(folder) if write else None

@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +155,4 @@ class Trial:
 
 
 StateDict = dict[str, Any]
-"""State of a controller or evaluator: tensors, numbers, strings, lists and dicts only (loads with weights_only=True)."""
-
-if TYPE_CHECKING:
-    Device = torch.device
+"""State of a controller or evaluator: tensors, numbers, strings, lists and dicts (loads with weights_only=True)."""

@@ -1,0 +1,1 @@
+"""Reading image data sets: every source becomes one `ImageDataset`."""

@@ -1,0 +1,1 @@
+"""Native operations: one file for each, holding the readable reference, the checks and the call."""

@@ -107,7 +107,7 @@ class SearchSpace(ABC):
         return self.diagram.size
 
     def mask(self, prefix: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """bool [choices of decision len(prefix)]: the choices that some valid architecture continues with.
+        """Which choices some valid architecture continues with, bool [choices of decision len(prefix)].
 
         Raises:
             ConfigError: `prefix` is complete or not the start of a valid architecture.

@@ -63,9 +63,8 @@ class DecisionDiagram:
                     counts[position][state] = total
         if not counts[0]:
             raise ValueError("the rules of this space allow no architecture at all")
-        ids = {(position, state): 0 for position in range(len(layers)) for state in counts[position]}
-        for number, identity in enumerate(ids):
-            ids[identity] = number
+        alive = ((position, state) for position in range(len(layers)) for state in counts[position])
+        ids = {identity: number for number, identity in enumerate(alive)}
         transitions = np.full((len(ids), max(self.choices)), -1, dtype=np.int32)
         for position, layer_moves in enumerate(moves):
             for state, row in zip(layers[position], layer_moves, strict=True):
@@ -81,7 +80,7 @@ class DecisionDiagram:
 
     @cached_property
     def allowed(self) -> BoolArray:
-        """bool [states, max_choices]: the choices open in each state."""
+        """The choices open in each state, bool [states, max_choices]."""
         return self.transitions >= 0
 
     def walk(self, prefix: Sequence[int]) -> int | None:

@@ -1,0 +1,116 @@
+// The Python face of the native code, and the only file that knows pybind11. It takes addresses and sizes: the
+// wrappers in nas_engine/ops check every array before they come here.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "capabilities.h"
+#include "ops/cost_estimate.h"
+#include "ops/env_step.h"
+
+namespace py = pybind11;
+using nas_engine::CellEdge;
+using nas_engine::CostTable;
+using nas_engine::Diagram;
+using nas_engine::EnvBuffers;
+
+namespace {
+
+constexpr int kInterface = 1;  // nas_engine/native.py holds the same number
+
+using Address = std::uintptr_t;
+
+template <typename T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+py::dict capabilities() {
+    py::dict found;
+    found["compiler"] = nas_engine::compiler();
+    found["openmp"] = nas_engine::openmp_threads();
+    found["cpu_features"] = nas_engine::cpu_features();
+#ifdef NAS_ENGINE_CUDA
+    found["cuda"] = nas_engine::cuda_toolkit();
+    found["cuda_devices"] = nas_engine::cuda_devices();
+#else
+    found["cuda"] = "";
+    found["cuda_devices"] = 0;
+#endif
+    return found;
+}
+
+CostTable cost_table(Address constant, Address entries, Address context_decisions, Address context_sizes, Address edges,
+                     int64_t decisions, int64_t max_choices, int64_t metrics, int64_t context_count,
+                     int64_t zero_choice) {
+    static_assert(sizeof(CellEdge) == 3 * sizeof(int64_t), "Python passes edges as int64 [decisions, 3]");
+    return {at<const int64_t>(constant),
+            at<const int64_t>(entries),
+            at<const int64_t>(context_decisions),
+            at<const int64_t>(context_sizes),
+            at<const CellEdge>(edges),
+            decisions,
+            max_choices,
+            metrics,
+            context_count,
+            zero_choice};
+}
+
+Diagram diagram(Address transitions, Address offsets, int64_t states, int64_t decisions, int64_t max_choices) {
+    return {at<const int32_t>(transitions), at<const int64_t>(offsets), states, decisions, max_choices};
+}
+
+EnvBuffers env_buffers(Address states, Address positions, Address genes, Address observations, Address masks,
+                       Address terminated, Address invalid, Address final_genes, Address final_observations,
+                       int64_t envs) {
+    return {at<int64_t>(states),
+            at<int64_t>(positions),
+            at<int64_t>(genes),
+            at<float>(observations),
+            at<uint8_t>(masks),
+            at<uint8_t>(terminated),
+            at<uint8_t>(invalid),
+            at<int64_t>(final_genes),
+            at<float>(final_observations),
+            envs};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+    module.doc() = "Native code of nas_engine; call it through nas_engine.ops.";
+    module.attr("INTERFACE") = kInterface;
+    module.def("capabilities", &capabilities);
+
+    py::class_<CostTable>(module, "CostTable").def(py::init(&cost_table));
+    module.def(
+        "cost_estimate",
+        [](const CostTable& table, Address genes, int64_t rows, Address costs) {
+            return nas_engine::cost_estimate_cpu(table, at<const int64_t>(genes), rows, at<int64_t>(costs));
+        },
+        py::call_guard<py::gil_scoped_release>());
+#ifdef NAS_ENGINE_CUDA
+    module.def(
+        "cost_estimate_cuda",
+        [](const CostTable& table, Address genes, int64_t rows, Address costs, Address first_bad, Address stream) {
+            nas_engine::cost_estimate_cuda(table, at<const int64_t>(genes), rows, at<int64_t>(costs),
+                                           at<int64_t>(first_bad), at<void>(stream));
+        },
+        py::call_guard<py::gil_scoped_release>());
+#endif
+
+    py::class_<Diagram>(module, "Diagram").def(py::init(&diagram));
+    py::class_<EnvBuffers>(module, "EnvBuffers").def(py::init(&env_buffers));
+    module.def(
+        "env_reset",
+        [](const Diagram& diagram, const EnvBuffers& buffers, Address which) {
+            nas_engine::env_reset(diagram, buffers, at<const uint8_t>(which));
+        },
+        py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "env_step",
+        [](const Diagram& diagram, const EnvBuffers& buffers, Address actions, int64_t autoreset) {
+            return nas_engine::env_step(diagram, buffers, at<const int64_t>(actions),
+                                        static_cast<nas_engine::Autoreset>(autoreset));
+        },
+        py::call_guard<py::gil_scoped_release>());
+}

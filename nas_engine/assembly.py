@@ -1,0 +1,92 @@
+"""From checked settings to working components: the one place where a search is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nas_engine.config import SearchConfig
+from nas_engine.costs.analytic import AnalyticCost
+from nas_engine.costs.base import CostModel
+from nas_engine.costs.measured import MeasuredLatency
+from nas_engine.data.base import ImageDataset
+from nas_engine.errors import ConfigError
+from nas_engine.evaluators.fit import usable_device
+from nas_engine.objectives import Constraint, FeasibilityReport, feasibility_report
+from nas_engine.search_loop import SearchParts, price
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.types import Architecture
+
+# Distinct streams from one seed, so that changing one phase leaves the draws of the others alone.
+CONTROLLER_STREAM, EVALUATOR_STREAM, RANDOM_STREAM, FEASIBILITY_STREAM = range(4)
+_SAMPLES, _MEASURED_SAMPLES = 2000, 64  # a measured latency takes some 50 ms an architecture
+
+
+def assemble(config: SearchConfig, dataset: ImageDataset) -> SearchParts:
+    """Build the components of a search.
+
+    Raises:
+        ConfigError: the device is absent, a component refuses its options or the images, or nothing measures a metric
+            that the objective or a constraint names.
+    """
+    usable_device(config.device)
+    space: SearchSpace = config.space.factory(dataset.shape, config.space.options)
+    constraints = tuple(Constraint.parse(text) for text in config.constraints)
+    objective = config.objective.factory(config.objective.options)
+    cost_models = _cost_models(config, space, {*objective.needs, *(c.metric for c in constraints)})
+    controller_seed = seed_of(config.seed, CONTROLLER_STREAM)
+    evaluator_seed = seed_of(config.seed, EVALUATOR_STREAM)
+    return SearchParts(
+        space=space,
+        controller=config.controller.factory(space, config.controller.options, controller_seed),
+        evaluator=config.evaluator.factory(space, dataset, config.evaluator.options, evaluator_seed, config.device),
+        cost_models=cost_models,
+        objective=objective,
+        constraints=constraints,
+        controller_name=config.controller.name,
+    )
+
+
+def check_feasibility(parts: SearchParts, seed: int) -> FeasibilityReport | None:
+    """How much of the space meets the constraints, before anything is paid for; None where there are none.
+
+    Raises:
+        InfeasibleError: nothing does; the message says what is reachable.
+    """
+    if not parts.constraints:
+        return None
+
+    def estimate(architectures: Sequence[Architecture]) -> dict[str, npt.NDArray[np.float64]]:
+        rows = price(parts.cost_models, architectures)
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    measured = any(isinstance(model, MeasuredLatency) for model in parts.cost_models)
+    return feasibility_report(
+        parts.space,
+        parts.constraints,
+        estimate=estimate,
+        rng=np.random.default_rng([seed, FEASIBILITY_STREAM]),
+        samples=_MEASURED_SAMPLES if measured else _SAMPLES,
+    )
+
+
+def seed_of(seed: int, stream: int) -> int:
+    """An independent seed for one of the streams of a run."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+
+
+def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> tuple[CostModel, ...]:
+    models: list[CostModel] = [AnalyticCost(space)]
+    models += [cost.factory(space, cost.options) for cost in config.costs]
+    known = {name for model in models for name in model.names} | {"accuracy", "loss"}
+    if "latency_ms" in needed - known:
+        models.append(MeasuredLatency(space, config.latency))
+        known.add("latency_ms")
+    if needed - known:
+        raise ConfigError(
+            f"nothing measures {', '.join(sorted(needed - known))}: known are {', '.join(sorted({*known, 'latency_ms'}))}; "
+            "add a table under 'costs' (name: lookup)"
+        )
+    return tuple(models)

@@ -1,0 +1,310 @@
+"""The command line: search, resume, show, train, export, doctor. The only file that prints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from nas_engine import __version__
+from nas_engine.errors import ConfigError, NasEngineError, SearchInterrupted
+
+app = typer.Typer(
+    name="nas-engine",
+    help="Neural architecture search: an LSTM controller proposes networks, a weight-sharing supernet scores them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+# `search` takes every setting of the configuration as an option, so it reads its arguments itself.
+_FREE = {"ignore_unknown_options": True, "allow_extra_args": True}
+_Run = Annotated[Path, typer.Argument(help="folder of a run, for example runs/digits-nasbench201-ppo-1")]
+
+
+@app.command(context_settings=_FREE)
+def search(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE.yaml] [--SETTING VALUE]...", show_default=False)
+    ] = None,
+    settings: Annotated[bool, typer.Option("--settings", help="List every setting with its default and stop.")] = False,
+) -> None:
+    """Search on image data, retrain the best few, choose the winner, test it once, export it.
+
+    Settings have the same names in YAML and as options; options win.
+
+    \b
+    Examples:
+      python -m nas_engine search
+      python -m nas_engine search --data my.npz --constraints "macs <= 2e6" --run runs/mine
+      python -m nas_engine search my.yaml --controller reinforce --space.channels 16
+      python -m nas_engine search --settings
+    """
+    if settings:
+        _print_settings()
+        return
+    from nas_engine.config import load_config
+    from nas_engine.job import Job
+
+    file, overrides = parse_arguments(arguments or [])
+    with _reporting() as (console, reporter):
+        job = Job.start(load_config(file, overrides), reporter)
+        reporter.message(f"run folder: {job.context.store.folder}")
+        _finish(console, job)
+
+
+@app.command()
+def resume(run: _Run) -> None:
+    """Continue an interrupted run; nothing is evaluated twice.
+
+    \b
+    Example:
+      python -m nas_engine resume runs/digits-nasbench201-ppo-1
+    """
+    from nas_engine.job import Job
+
+    with _reporting() as (console, reporter):
+        _finish(console, Job.resume(run, reporter))
+
+
+@app.command()
+def show(run: _Run, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Show what a run has found so far, also while it is running.
+
+    \b
+    Example:
+      python -m nas_engine show runs/digits-nasbench201-ppo-1 --json
+    """
+    from nas_engine.result import SearchResult
+    from nas_engine.terminal import print_progress, print_result
+
+    result = SearchResult(run)
+    if as_json:
+        print(json.dumps(_as_json(result), indent=2, allow_nan=False))
+        return
+    console = Console()
+    print_progress(console, result)
+    if result.report:
+        print_result(console, result)
+
+
+@app.command(context_settings=_FREE)
+def train(
+    run: _Run,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[--training.SETTING VALUE]...")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="architecture key or text; by default the winner", show_default=False)
+    ] = None,
+) -> None:
+    """Train an architecture of a run from scratch, usually for longer, and export it.
+
+    \b
+    Examples:
+      python -m nas_engine train runs/digits-nasbench201-ppo-1 --training.epochs 200
+      python -m nas_engine train runs/first --architecture nasbench201:3-3-1-3-1-3
+    """
+    from nas_engine.job import Job
+
+    file, overrides = parse_arguments(arguments or [])
+    strange = [name for name in overrides if not name.startswith("training.")]
+    if file is not None or strange:
+        raise ConfigError(
+            f"train takes training settings only, got {strange or file}: for example --training.epochs 200"
+        )
+    with _reporting() as (console, reporter):
+        job = Job.resume(run, reporter)
+        with _stopping(job):
+            trained = job.train(architecture, {name.removeprefix("training."): v for name, v in overrides.items()})
+        metrics = trained["metrics"]
+        console.print(
+            f"{trained['text']}: test accuracy {metrics['test_accuracy']:.2%}, "
+            f"validation {metrics['validation_accuracy']:.2%}, exports in {trained['exports']}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def export(
+    run: _Run,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="onnx, torch_export, state_dict or python; may be repeated")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="folder to write; by default RUN/export")] = None,
+) -> None:
+    """Write the winner again, each file loaded back and compared with the network.
+
+    \b
+    Example:
+      python -m nas_engine export runs/digits-nasbench201-ppo-1 --format onnx --to deploy
+    """
+    from nas_engine.config import EXPORT_FORMATS, load_config
+    from nas_engine.exports import export_network
+    from nas_engine.job import describe_best
+    from nas_engine.result import SearchResult
+
+    chosen = load_config(overrides={"export.formats": formats or list(EXPORT_FORMATS)}).export.formats
+    result = SearchResult(run)
+    folder = to or run / "export"
+    files = export_network(
+        result.best.build(),
+        result.best.example_images(),
+        folder,
+        formats=chosen,
+        description=describe_best(result),
+    )
+    for file in files:
+        print(f"{file.path}: largest difference {file.max_abs_difference:.1e}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation can do: versions, devices, the native module and why it is or is not used.
+
+    \b
+    Example:
+      python -m nas_engine doctor
+    """
+    from nas_engine.diagnosis import diagnose
+
+    table = Table("", "", show_header=False, box=None)
+    for name, value in diagnose():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors a user can act on are one line and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except SearchInterrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        sys.exit(130)
+    except NasEngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
+    """Split ``[FILE.yaml] [--name value | --name=value]...`` into the file and the settings.
+
+    Values are read as YAML; an option given several times becomes a list.
+
+    Raises:
+        ConfigError: an option without a value, or more than one file.
+    """
+    file: Path | None = None
+    found: dict[str, list[Any]] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            if file is not None or word.startswith("-"):
+                raise ConfigError(f"unexpected argument {word!r}: one FILE.yaml, then options such as --seed 1")
+            file = Path(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"option --{name} needs a value, for example --{name} VALUE")
+            value = rest.pop(0)
+        found.setdefault(name, []).append(_value(name, value))
+    return file, {name: v[0] if len(v) == 1 and name != "constraints" else v for name, v in found.items()}
+
+
+def _value(name: str, text: str) -> Any:
+    if name in {"constraints", "run", "data"}:  # plain text, which YAML might take apart
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"option --{name}: {text!r} is no YAML value; quote it") from error
+
+
+@contextmanager
+def _reporting() -> Iterator[tuple[Console, Any]]:
+    from nas_engine.terminal import reporter_for
+
+    console = Console()
+    yield console, reporter_for(console)
+
+
+def _finish(console: Console, job: Any) -> None:
+    from nas_engine.terminal import print_next, print_result
+
+    with _stopping(job):
+        result = job.run()
+    print_result(console, result)
+    print_next(console, result)
+
+
+@contextmanager
+def _stopping(job: Any) -> Iterator[None]:
+    """Ctrl-C once ends the run after the current unit of work; a second one ends it at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if job.context.stop_requested:
+            raise KeyboardInterrupt
+        job.context.stop_requested = True
+        print("\nstopping after the current step; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    previous: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except SearchInterrupted:
+        raise
+    except KeyboardInterrupt as second:
+        folder = job.context.store.folder
+        raise SearchInterrupted(f"stopped: continue with 'python -m nas_engine resume {folder}'") from second
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _print_settings() -> None:
+    from nas_engine.config import describe
+
+    table = Table("setting", "default", "meaning", box=None, pad_edge=False)
+    for name, default, meaning in describe():
+        table.add_row(f"--{name}", default, meaning)
+    Console().print(table)
+
+
+def _as_json(result: Any) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "run": str(result.run),
+        "config": result.config.model_dump(mode="json"),
+        "finished": bool(result.report),
+        "seconds": result.seconds,
+        "report": result.report,
+        "pareto_front": [_trial_json(trial) for trial in result.pareto_front],
+        "trials": [_trial_json(trial) for trial in result.trials],
+    }
+
+
+def _trial_json(trial: Any) -> dict[str, Any]:
+    failure = None if trial.metrics is not None else {"kind": trial.outcome.kind, "message": trial.outcome.message}
+    return {
+        "number": trial.number,
+        "architecture": trial.architecture.key,
+        "phase": trial.phase,
+        "step": trial.step,
+        "reward": trial.reward if math.isfinite(trial.reward) else None,
+        "cached": trial.cached,
+        "values": {k: v if math.isfinite(v) else None for k, v in trial.outcome.values.items()},
+        "failure": failure,
+    }

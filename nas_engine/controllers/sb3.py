@@ -1,0 +1,219 @@
+"""Stable-Baselines3 agents as controllers: they walk the environments of `nas_envs` and train on told rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import AutoresetMode
+from pydantic import Field
+from torch import Tensor
+
+from nas_engine.controllers.advantages import Scoring, score
+from nas_engine.controllers.base import Diagnostics
+from nas_engine.controllers.proposing import Proposer
+from nas_engine.controllers.sb3_agents import (
+    FloatArray,
+    IntArray,
+    MaskablePPOAgent,
+    PPOAgent,
+    RecurrentPPOAgent,
+    Transitions,
+)
+from nas_engine.options import Options
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.types import Architecture, StateDict
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.buffers import RolloutBuffer
+
+_AGENTS: dict[str, type[PPOAgent]] = {
+    "ppo": PPOAgent,
+    "maskable-ppo": MaskablePPOAgent,
+    "recurrent-ppo": RecurrentPPOAgent,
+}
+
+
+class SB3Options(Options):
+    """Options of the Stable-Baselines3 adapter."""
+
+    algorithm: Literal["ppo", "maskable-ppo", "recurrent-ppo"] = Field(
+        "maskable-ppo", description="agent; only maskable-ppo knows the masks while it trains"
+    )
+    learning_rate: float = Field(3e-3, gt=0, description="step size of Adam")
+    n_epochs: int = Field(8, ge=1, description="gradient steps an update, each on all of its episodes")
+    clip_range: float = Field(0.2, gt=0, description="largest change of the probability ratio that is rewarded")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount for each later decision")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade-off of the advantages")
+    ent_coef: float = Field(0.01, ge=0, description="weight of the entropy bonus in the loss")
+    vf_coef: float = Field(0.5, ge=0, description="weight of the value loss")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this L2 norm")
+    target_kl: float | None = Field(
+        None, gt=0, description="approximate KL (nats) that ends an update early; None: never"
+    )
+    hidden_size: int = Field(64, ge=1, description="units of each of two hidden layers, and of the LSTMs")
+    scoring: Scoring = Field("rank", description="rewards of an update enter training as rank, standardised or raw")
+    most_redrawn: int = Field(
+        32, ge=0, description="known architectures drawn again that an update learns from at most; they cost nothing"
+    )
+
+
+class SB3Controller:
+    """PPO of Stable-Baselines3, or MaskablePPO or RecurrentPPO of sb3-contrib, behind the Controller protocol.
+
+    SB3's own ``learn`` owns the loop: it wants a reward at the end of each episode, at once. Here the search owns the
+    loop, so episodes are walked twice. `propose` samples the policy step by step, under masks. `update` walks the same
+    decisions again, now with their rewards, writes each step with value and log-probability into an SB3 rollout
+    buffer, and calls the agent's ``train``; the policy has not changed in between, so this is the rollout that
+    ``collect_rollouts`` would have recorded.
+    """
+
+    Options = SB3Options
+
+    def __init__(self, space: SearchSpace, options: SB3Options = SB3Options(), seed: int = 0) -> None:  # noqa: B008
+        """Build the agent.
+
+        Args:
+            space: where architectures come from.
+            options: algorithm and its settings.
+            seed: of weights, draws and minibatches.
+        """
+        self.space, self.options, self.seed = space, options, seed
+        self._updates = 0
+        with _global_generators(seed):
+            self._walker = _Walker(space, options)
+        self._agent = self._walker.agent
+        self._proposer = Proposer(space, self._walker, seed)  # type: ignore[arg-type]  # it only calls `sample`
+
+    def propose(self, n: int) -> list[Architecture]:
+        """`n` canonical architectures, unseen as long as unseen ones are found with reasonable effort."""
+        return self._proposer.propose(n)
+
+    def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> Diagnostics:
+        """Train on the episodes of `architectures` [n] with `rewards` [n].
+
+        Returns:
+            ``entropy`` (nats a decision), ``approx_kl``, ``clip_fraction``, ``value_loss``, ``explained_variance``
+            where finite, ``repeated_share`` of the last draws, and ``nan_guard``.
+        """
+        samples = self._proposer.collect(architectures, rewards, self.options.most_redrawn)
+        guarded, logged = False, {}
+        if samples.genes.numel() > 1:  # the standard deviation of one advantage is not a number
+            buffer = self._walker.record(samples.genes, score(samples.rewards, self.options.scoring))
+            guarded, logged = self._train(buffer)
+        self._updates += 1
+        diagnostics = {
+            "entropy": -logged.get("entropy_loss", math.nan),
+            **{name: logged.get(name, math.nan) for name in ("approx_kl", "clip_fraction", "value_loss")},
+            "explained_variance": logged.get("explained_variance", math.nan),
+            "repeated_share": self._proposer.repeated_share,
+            "nan_guard": float(guarded),
+        }
+        return {name: value for name, value in diagnostics.items() if math.isfinite(value)}
+
+    def state_dict(self) -> StateDict:
+        """Weights, optimiser, memory of seen architectures, and random state."""
+        return {
+            "agent": self._agent.state_dict(),
+            "proposer": self._proposer.state_dict(),
+            "updates": self._updates,
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from `state`."""
+        self._agent.load_state_dict(state["agent"])
+        self._proposer.load_state_dict(state["proposer"])
+        self._updates, self.seed = int(state["updates"]), int(state["seed"])
+
+    def _train(self, buffer: RolloutBuffer) -> tuple[bool, dict[str, float]]:
+        """Whether training had to be undone, and what SB3 logged."""
+        before = self._agent.state_dict()
+        try:
+            with _global_generators(self.seed, 1 + self._updates):
+                logged = self._agent.train(buffer)
+        except ValueError:  # torch refuses a distribution with NaN logits
+            logged = {}
+        guarded = not self._agent.is_finite()
+        if guarded:
+            self._agent.load_state_dict(before)
+        return guarded, logged
+
+
+class _Walker:
+    """Takes the decisions of many architectures side by side, as episodes of the environments of `nas_envs`."""
+
+    def __init__(self, space: SearchSpace, options: SB3Options) -> None:
+        # nas_envs builds on nas_engine, which therefore must not need it to be imported.
+        from nas_envs import ArchitectureEnv, VectorArchitectureEnv
+
+        self._space, self._make_envs = space, VectorArchitectureEnv
+        self.agent = _AGENTS[options.algorithm](ArchitectureEnv(space, _no_rewards), _settings(options))
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Genes drawn from the policy, int64 [count, decisions]."""
+
+        def draw(_: int, step: Transitions) -> IntArray:
+            drawn = torch.multinomial(self.agent.probabilities(step), 1, generator=generator)
+            return np.asarray(drawn[:, 0].numpy())
+
+        taken = [actions for _, actions, _ in self._walk(count, draw, _no_rewards)]
+        return torch.as_tensor(np.stack(taken, axis=1))
+
+    def record(self, genes: Tensor, scores: npt.NDArray[np.float64]) -> RolloutBuffer:
+        """The episodes that lead to `genes` [episodes, decisions], rewarded with `scores` [episodes] at their ends."""
+        episodes, steps = genes.shape
+        buffer = self.agent.buffer(steps, episodes)
+        actions = genes.numpy()
+        for step, taken, rewards in self._walk(episodes, lambda t, _: actions[:, t], lambda _: scores.tolist()):
+            self.agent.add(buffer, step, taken, rewards)
+        return buffer
+
+    def _walk(
+        self,
+        episodes: int,
+        choose: Callable[[int, Transitions], IntArray],
+        objective: Callable[[Sequence[Architecture]], Sequence[float]],
+    ) -> Iterator[tuple[Transitions, IntArray, FloatArray]]:
+        envs = self._make_envs(episodes, self._space, objective, autoreset_mode=AutoresetMode.DISABLED)
+        observations, _ = envs.reset()
+        self.agent.begin(episodes)
+        for position in range(len(self._space.decisions)):
+            starts = np.full(episodes, position == 0, dtype=np.float32)
+            step = Transitions(observations, envs.action_masks(), starts)
+            actions = choose(position, step)
+            observations, rewards, *_ = envs.step(actions)
+            yield step, actions, rewards.astype(np.float32)
+
+
+def _no_rewards(architectures: Sequence[Architecture]) -> list[float]:
+    """While proposing no reward is known; `update` walks the episodes again, with theirs."""
+    return [0.0] * len(architectures)
+
+
+def _settings(options: SB3Options) -> dict[str, Any]:
+    policy: dict[str, Any] = {"net_arch": [options.hidden_size, options.hidden_size]}
+    if options.algorithm == "recurrent-ppo":
+        policy["lstm_hidden_size"] = options.hidden_size
+    own = options.model_dump(exclude={"algorithm", "hidden_size", "scoring", "most_redrawn"})
+    # The sizes only have to please SB3's checks: each update brings a buffer of its own size.
+    return {**own, "n_steps": 2, "batch_size": 2, "policy_kwargs": policy}
+
+
+@contextmanager
+def _global_generators(*seed: int) -> Iterator[None]:
+    """Seed the global generators, which SB3 draws from, and afterwards put them back as they were."""
+    numpy_state = np.random.get_state()  # noqa: NPY002  (SB3 shuffles with it)
+    drawn = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(drawn)
+        np.random.seed(drawn)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002

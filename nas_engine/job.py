@@ -1,0 +1,297 @@
+"""The whole job of a run: train the supernet, search, retrain, choose, test once, export; resumable anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas_engine import __version__
+from nas_engine.assembly import RANDOM_STREAM, assemble, check_feasibility, seed_of
+from nas_engine.config import SearchConfig
+from nas_engine.context import EventLog, LogReporter, Reporter, RunContext
+from nas_engine.costs.measured import measure_latency
+from nas_engine.data.base import ImageDataset
+from nas_engine.data.loading import load_dataset
+from nas_engine.errors import ConfigError
+from nas_engine.evaluators.rank_quality import rank_quality
+from nas_engine.exports import export_network
+from nas_engine.result import SearchResult, config_of, default_run_folder
+from nas_engine.retraining import Retraining, choose_winner, random_architectures
+from nas_engine.search_loop import Search, SearchParts, best_trials, price
+from nas_engine.store import RunStore, write_atomically
+from nas_engine.types import Architecture, Metrics, Trial
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLE_IMAGES = 32
+
+
+class Job:
+    """One run from its settings to its exports. Use `start` or `resume`, then `run`."""
+
+    def __init__(self, config: SearchConfig, parts: SearchParts, dataset: ImageDataset, context: RunContext) -> None:
+        """Use `start` or `resume` instead."""
+        self.config = config
+        self.parts = parts
+        self.dataset = dataset
+        self.context = context
+        self.retraining = Retraining(
+            context,
+            parts.space,
+            dataset,
+            config.training,
+            seed=config.seed,
+            device=config.device,
+            costs=lambda architecture: price(parts.cost_models, [architecture])[0],
+        )
+
+    @classmethod
+    def start(cls, config: SearchConfig, reporter: Reporter | None = None) -> Job:
+        """A new run.
+
+        Raises:
+            NasEngineError: the device, the data, a component or the run folder cannot be used, or nothing meets the
+                constraints; no run folder is left behind.
+        """
+        dataset = load_dataset(config.data, validation_fraction=config.validation_fraction, seed=config.seed)
+        parts = assemble(config, dataset)
+        feasibility = check_feasibility(parts, config.seed)
+        folder = Path(config.run) if config.run else default_run_folder(config)
+        config = config.model_copy(update={"run": str(folder)})
+        meta = {
+            "version": __version__,
+            "config": config.model_dump(mode="json"),
+            "data": _describe(dataset),
+            "feasibility": str(feasibility) if feasibility else None,
+        }
+        store = RunStore.create(folder, meta)
+        write_atomically(folder / "config.yaml", config.to_yaml().encode())
+        return cls._open(config, parts, dataset, store, reporter)
+
+    @classmethod
+    def resume(cls, folder: Path, reporter: Reporter | None = None) -> Job:
+        """Continue the run in `folder`.
+
+        Raises:
+            NasEngineError: it is no run, is in use, or its data have changed.
+        """
+        store = RunStore.open(folder)
+        try:
+            config = config_of(store)
+            dataset = load_dataset(config.data, validation_fraction=config.validation_fraction, seed=config.seed)
+            if store.meta("data") != _describe(dataset):
+                raise ConfigError(
+                    f"data {config.data!r} changed since run {str(folder)!r} began: restore it, or start anew"
+                )
+            return cls._open(config, assemble(config, dataset), dataset, store, reporter)
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def _open(
+        cls,
+        config: SearchConfig,
+        parts: SearchParts,
+        dataset: ImageDataset,
+        store: RunStore,
+        reporter: Reporter | None,
+    ) -> Job:
+        context = RunContext(store, EventLog(store.folder / "search.jsonl"), reporter or LogReporter())
+        return cls(config, parts, dataset, context)
+
+    def run(self) -> SearchResult:
+        """Run what is left of the job.
+
+        Raises:
+            SearchInterrupted: a stop was requested; all is saved.
+        """
+        try:
+            if self.context.store.meta("report") is None:
+                self._announce()
+                search = Search(
+                    self.parts,
+                    self.context,
+                    evaluations=self.config.evaluations,
+                    proposals=self.config.proposals_per_step,
+                    every=self.config.checkpoint_every,
+                )
+                search.prepare()
+                search.explore()
+                self.retrain()
+            self.export()
+        finally:
+            self.context.close()
+        return SearchResult(self.context.store.folder)
+
+    def _announce(self) -> None:
+        counts = self.context.store.meta("data")["images"]
+        shape = self.parts.space.shape
+        self.context.reporter.message(
+            f"data {self.dataset.source}: {counts['train']} training, {counts['validation']} validation, "
+            f"{counts['test']} test images of {shape.channels}x{shape.height}x{shape.width}, {shape.classes} classes"
+        )
+        feasibility = self.context.store.meta("feasibility")
+        if feasibility:
+            self.context.events.write("feasibility", report=feasibility)
+            self.context.reporter.message(feasibility)
+
+    def retrain(self) -> None:
+        """Train the best few and random ones from scratch, choose by validation, test, and store the report."""
+        store, options = self.context.store, self.config.retrain
+        best = best_trials(store.trials(phase="search"), self.parts.constraints, options.candidates)
+        if not best:
+            raise ConfigError("no evaluated architecture meets the constraints: loosen them or raise 'evaluations'")
+        seed = seed_of(self.config.seed, RANDOM_STREAM)
+        drawn = random_architectures(self.parts.space, options.random, self._feasible, seed)
+        retrained = self.retraining.train([t.architecture for t in best], "retrain", "retrain the best")
+        baseline = self.retraining.train(drawn, "baseline", "retrain random ones")
+        winner = choose_winner(retrained)
+        images = self.dataset.validation.images[:_EXAMPLE_IMAGES].clone()
+        store.save_checkpoint("example_images", {"images": images})
+        report = self._report(winner, baseline)
+        store.set_meta("report", report)
+        self.context.events.write("report", **report)
+
+    def export(self) -> None:
+        """Write the winner in all formats, each loaded back and compared.
+
+        Raises:
+            ExportError: a file does not load or does not agree with the network.
+        """
+        store = self.context.store
+        if store.meta("exported"):
+            return
+        result = SearchResult(store.folder)
+        with self.context.phase("export", "export and check") as advance:
+            formats = self.config.export.formats
+            export_network(
+                result.best.build(),
+                result.best.example_images(),
+                store.folder / "export",
+                formats=formats,
+                description=describe_best(result),
+            )
+            advance(len(formats), len(formats), {})
+        store.set_meta("exported", True)
+
+    def train(self, architecture: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+        """Train one architecture from scratch with changed training settings, test it and export it.
+
+        Args:
+            architecture: key or text of the space; None for the winner of the run.
+            changes: settings of `TrainingOptions`.
+
+        Returns:
+            A row as in the report, with ``exports``: the folder that was written.
+
+        Raises:
+            ConfigError: an unknown architecture or setting.
+            NasEngineError: the training failed.
+        """
+        try:
+            return self._train(architecture, changes)
+        finally:
+            self.context.close()
+
+    def _train(self, architecture: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+        folder = self.context.store.folder
+        chosen = SearchResult(folder).best.architecture if architecture is None else self._parse(architecture)
+        retraining = self.retraining.with_options(changes)
+        (trial,) = retraining.train([chosen], f"train:{retraining.fidelity.key}", "train")
+        choose_winner([trial])  # refuses a failed training with its reason
+        row = self._row(retraining, trial)
+        exports = folder / "trained" / retraining.weights_path(chosen).stem
+        description = describe_row(row, self.context.store.meta("data"))
+        images = self.dataset.validation.images[:_EXAMPLE_IMAGES]
+        formats = self.config.export.formats
+        export_network(retraining.network(chosen), images, exports, formats=formats, description=description)
+        return {**row, "exports": str(exports)}
+
+    def _parse(self, text: str) -> Architecture:
+        space = self.parts.space
+        return space.canonical(space.from_key(text) if text.startswith(f"{space.name}:") else space.decode(text))
+
+    def _report(self, winner: Trial, baseline: Sequence[Trial]) -> dict[str, Any]:
+        with self.context.phase("measure", "measure and test") as advance:
+            finished = [trial for trial in baseline if trial.metrics is not None]
+            rows = []
+            for position, trial in enumerate([winner, *finished]):
+                rows.append(self._row(self.retraining, trial))
+                advance(position + 1, len(finished) + 1, {})
+        return {"winner": rows[0], "random": rows[1:], "rank_quality": self._rank_quality(finished)}
+
+    def _row(self, retraining: Retraining, trial: Trial) -> dict[str, Any]:
+        """One line of the final table; the only place where test images are looked at."""
+        architecture = trial.architecture
+        tested = retraining.test(architecture)
+        latency = measure_latency(
+            retraining.network(architecture), self.parts.space.shape, **self.config.latency.model_dump()
+        )
+        values = {name: value for name, value in trial.outcome.values.items() if not name.startswith(("acc", "loss"))}
+        metrics = {
+            "validation_accuracy": trial.outcome.values["accuracy"],
+            "test_accuracy": tested.accuracy,
+            **values,
+            "latency_ms": latency.median_ms,
+            "latency_p95_ms": latency.p95_ms,
+        }
+        return {
+            "architecture": architecture.key,
+            "text": self.parts.space.encode(architecture),
+            "metrics": metrics,
+            "latency_setup": {"threads": latency.threads, "batch_size": latency.batch_size},
+            "weights": str(retraining.weights_path(architecture).relative_to(self.context.store.folder)),
+        }
+
+    def _rank_quality(self, baseline: Sequence[Trial]) -> dict[str, Any] | None:
+        """How well search scores rank random architectures by stand-alone accuracy; None where nothing is shared."""
+        if self.parts.evaluator.fidelity.epochs or len(baseline) < 3:
+            return None
+        scores = self.parts.evaluator.evaluate([trial.architecture for trial in baseline])
+        pairs = [
+            (outcome.accuracy, trial.outcome.values["accuracy"])
+            for outcome, trial in zip(scores, baseline, strict=True)
+            if isinstance(outcome, Metrics)
+        ]
+        if len(pairs) < 3:
+            return None
+        return dataclasses.asdict(rank_quality(*zip(*pairs, strict=True)))
+
+    def _feasible(self, architecture: Architecture) -> bool:
+        metrics = Metrics(price(self.parts.cost_models, [architecture])[0])
+        known = (c for c in self.parts.constraints if c.metric in metrics.values)
+        return all(constraint.violation(metrics) == 0 for constraint in known)
+
+
+def describe_best(result: SearchResult) -> dict[str, Any]:
+    """What an export of the winner says beside its weights."""
+    return describe_row(result.report["winner"], result.data)
+
+
+def describe_row(row: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """What an export says about a network of the report and how to feed it."""
+    return {
+        "architecture": row["architecture"],
+        "text": row["text"],
+        "metrics": row["metrics"],
+        "data": data["source"],
+        "classes": data["classes"],
+        "normalisation": {"mean": data["mean"], "std": data["std"]},
+    }
+
+
+def _describe(dataset: ImageDataset) -> dict[str, Any]:
+    """What identifies the data of a run; a resumed run compares it."""
+    return {
+        "source": dataset.source,
+        "shape": dataclasses.asdict(dataset.shape),
+        "classes": list(dataset.class_names),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "images": {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)},
+        "validation_index": dataset.validation_index.tolist(),
+    }

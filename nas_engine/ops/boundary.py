@@ -1,0 +1,94 @@
+"""Checks that every array is what native code expects, so that no input can crash the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas_engine.errors import NativeError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require_array(
+    op: str, name: str, value: object, dtype: npt.DTypeLike, shape: Sequence[int | None], *, writable: bool = False
+) -> None:
+    """Check one array argument of a native op.
+
+    Args:
+        op: name of the op, for the message.
+        name: name of the argument, for the message.
+        value: what the caller passed.
+        dtype: the only dtype allowed.
+        shape: the size of each dimension; None allows any size.
+        writable: whether the op writes into the array.
+
+    Raises:
+        NativeError: `value` is no C-contiguous, aligned, native-endian array of that dtype and shape.
+    """
+    if not isinstance(value, np.ndarray):
+        raise NativeError(f"{op}: {name} must be a numpy array, got {type(value).__name__}; use numpy.asarray")
+    if value.dtype != np.dtype(dtype):
+        raise NativeError(f"{op}: {name} must have dtype {np.dtype(dtype)}, got {value.dtype}; use {name}.astype")
+    _require_shape(op, name, value.shape, shape)
+    if not (value.flags.c_contiguous and value.flags.aligned):
+        raise NativeError(f"{op}: {name} must be contiguous; use numpy.ascontiguousarray({name})")
+    if writable and not value.flags.writeable:
+        raise NativeError(f"{op}: {name} must be writable, got a read-only array; pass a copy")
+
+
+def require_cuda_tensor(op: str, name: str, value: object, dtype: torch.dtype, shape: Sequence[int | None]) -> None:
+    """Check one tensor argument of a CUDA op.
+
+    Raises:
+        NativeError: `value` is no contiguous CUDA tensor of that dtype and shape.
+    """
+    import torch  # the numpy ops work, and load fast, without it
+
+    if not isinstance(value, torch.Tensor) or not value.is_cuda:
+        found = f"a tensor on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise NativeError(f"{op}: {name} must be a CUDA tensor, got {found}; use {name}.cuda()")
+    if value.dtype != dtype:
+        raise NativeError(f"{op}: {name} must have dtype {dtype}, got {value.dtype}; use {name}.to")
+    _require_shape(op, name, value.shape, shape)
+    if not value.is_contiguous():
+        raise NativeError(f"{op}: {name} must be contiguous; use {name}.contiguous()")
+
+
+def _require_shape(op: str, name: str, got: Sequence[int], wanted: Sequence[int | None]) -> None:
+    if len(got) != len(wanted) or any(size not in (None, found) for size, found in zip(wanted, got, strict=True)):
+        text = ", ".join("any" if size is None else str(size) for size in wanted)
+        raise NativeError(f"{op}: {name} must have shape [{text}], got {list(got)}")
+
+
+def require_range(op: str, name: str, value: npt.NDArray[np.integer], upper: npt.ArrayLike) -> None:
+    """Check that 0 <= value < upper, broadcast as numpy does.
+
+    Raises:
+        NativeError: an element is outside; the message names the first one and its position.
+    """
+    outside = np.argwhere((value < 0) | (value >= np.asarray(upper)))
+    if len(outside):
+        position = tuple(int(index) for index in outside[0])
+        limit = int(np.broadcast_to(upper, value.shape)[position])
+        where = ", ".join(map(str, position))
+        raise NativeError(f"{op}: {name}[{where}] = {value[position]} is outside 0..{limit - 1}")
+
+
+def call_native(
+    op: str, function: Callable[..., Any], *arguments: object, shapes: Mapping[str, Sequence[int]] | None = None
+) -> Any:
+    """Call a function of `_C`.
+
+    Raises:
+        NativeError: C++ threw; the message names the op and `shapes`.
+    """
+    try:
+        return function(*arguments)
+    except (RuntimeError, MemoryError, ValueError) as error:
+        text = ", ".join(f"{name} {list(shape)}" for name, shape in (shapes or {}).items())
+        raise NativeError(f"{op} failed in native code with {text}: {error or type(error).__name__}") from error

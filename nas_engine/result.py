@@ -1,0 +1,142 @@
+"""What a run found: the winner, its network, all trials, and the accuracy/cost trade-off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_engine import registry
+from nas_engine.config import SearchConfig
+from nas_engine.errors import StoreError
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.store import RunStore
+from nas_engine.types import Architecture, ImageShape, Metrics, Trial
+
+
+@dataclass(frozen=True)
+class Best:
+    """A trained network of a run.
+
+    Attributes:
+        run: the run folder.
+        architecture: its architecture.
+        text: the architecture in the space's own notation.
+        metrics: ``validation_accuracy``, ``test_accuracy`` (fractions), ``params``, ``macs``, ``latency_ms`` ...
+        weights: file of the trained weights.
+    """
+
+    run: Path
+    architecture: Architecture
+    text: str
+    metrics: dict[str, float]
+    weights: Path
+
+    def build(self) -> nn.Module:
+        """The trained network, a plain `torch.nn.Module` in eval mode."""
+        with RunStore.open_read_only(self.run) as store:
+            space = space_of(store)
+        network = space.build(self.architecture)
+        network.load_state_dict(torch.load(self.weights, weights_only=True, map_location="cpu"))
+        return network.eval()
+
+    def example_images(self) -> Tensor:
+        """Real validation images, normalised as the network expects, float32 [n, channels, height, width]."""
+        with RunStore.open_read_only(self.run) as store:
+            checkpoint = store.load_checkpoint("example_images")
+        if checkpoint is None:
+            raise StoreError(f"run {str(self.run)!r} holds no example images: finish it with 'resume' first")
+        images: Tensor = checkpoint["images"]
+        return images
+
+
+class SearchResult:
+    """Reads a run folder, finished or not."""
+
+    def __init__(self, run: str | Path) -> None:
+        """Open the run in the folder `run`.
+
+        Raises:
+            StoreError: the folder holds no run.
+        """
+        self.run = Path(run)
+        with RunStore.open_read_only(self.run) as store:
+            self.trials: list[Trial] = store.trials()
+            self.report: dict[str, Any] = store.meta("report") or {}
+            self.seconds: dict[str, float] = store.meta("seconds") or {}
+            self.config: SearchConfig = config_of(store)
+            self.data: dict[str, Any] = store.meta("data") or {}
+
+    @cached_property
+    def best(self) -> Best:
+        """The winner: chosen by validation accuracy among the retrained candidates.
+
+        Raises:
+            StoreError: the run has not come that far.
+        """
+        if not self.report:
+            raise StoreError(f"run {str(self.run)!r} is not finished: continue it with 'resume {self.run}'")
+        winner = self.report["winner"]
+        space, _, genes = winner["architecture"].partition(":")
+        architecture = Architecture(space, tuple(map(int, genes.split("-"))))
+        weights = self.run / winner["weights"]
+        return Best(self.run, architecture, winner["text"], dict(winner["metrics"]), weights)
+
+    @property
+    def pareto_front(self) -> list[Trial]:
+        """Search trials that no other beats in accuracy and in every cost at once, cheapest first."""
+        return pareto_front([trial for trial in self.trials if trial.phase == "search"])
+
+
+def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
+    """Non-dominated trials: no other has at least the accuracy and at most each cost, one of them strictly.
+
+    Costs are all metrics but accuracies, losses and seconds; only costs that every trial has are compared.
+    """
+    scored = [trial for trial in trials if trial.metrics is not None and not trial.cached]
+    if not scored:
+        return []
+    shared = set.intersection(*(set(trial.outcome.values) for trial in scored))
+    costs = sorted(name for name in shared if not name.startswith(("accuracy", "loss")))
+    points = {id(t): (-_metrics(t).accuracy, *(_metrics(t)[name] for name in costs)) for t in scored}
+
+    def dominated(trial: Trial) -> bool:
+        mine = points[id(trial)]
+        return any(point != mine and all(a <= b for a, b in zip(point, mine, strict=True)) for point in points.values())
+
+    front = [trial for trial in scored if not dominated(trial)]
+    return sorted(front, key=lambda trial: (trial.outcome.values.get("macs", 0.0), points[id(trial)]))
+
+
+def config_of(store: RunStore) -> SearchConfig:
+    """The settings a run was started with."""
+    return SearchConfig.model_validate(store.meta("config"))
+
+
+def space_of(store: RunStore) -> SearchSpace:
+    """The search space of a run, without loading its data."""
+    config = config_of(store)
+    shape = ImageShape(**store.meta("data")["shape"])
+    space: SearchSpace = registry.resolve("space", config.space.name)(shape, config.space.options)
+    return space
+
+
+def default_run_folder(config: SearchConfig) -> Path:
+    """``runs/DATA-SPACE-CONTROLLER-N`` with the first free N."""
+    stem = f"{Path(config.data).stem or 'data'}-{config.space.name}-{config.controller.name}"
+    number = 1
+    while (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{number}"
+
+
+def _metrics(trial: Trial) -> Metrics:
+    metrics = trial.metrics
+    if metrics is None:
+        raise StoreError(f"trial {trial.number} has no metrics")
+    return metrics

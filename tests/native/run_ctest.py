@@ -1,0 +1,50 @@
+"""Configures, builds and runs the C++ tests: python tests/native/run_ctest.py [--no-sanitize] [FOLDER]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+
+def run_ctest(folder: Path, *, sanitize: bool) -> None:
+    """Build the tests in `folder` and run them.
+
+    Raises:
+        subprocess.CalledProcessError: a compile or a test failed; the output says which.
+    """
+    cmake, ctest, ninja = (str(shutil.which(tool, path=TOOLS)) for tool in ("cmake", "ctest", "ninja"))
+    switches = {"NAS_ENGINE_PYTHON": "OFF", "NAS_ENGINE_TESTS": "ON", "NAS_ENGINE_SANITIZE": "ON" if sanitize else "OFF"}
+    defines = [f"-D{name}={value}" for name, value in {**switches, "CMAKE_MAKE_PROGRAM": ninja}.items()]
+    for command in (
+        [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *defines],
+        [cmake, "--build", str(folder)],
+        [ctest, "--test-dir", str(folder), "--output-on-failure"],
+    ):
+        subprocess.run(command, check=True)
+
+
+def main() -> int:
+    """Run the tests in a folder given or a temporary one; the exit status says whether all passed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-sanitize", action="store_true", help="without AddressSanitizer and UBSan")
+    parser.add_argument("folder", nargs="?", type=Path, help="build folder to keep (default: a temporary one)")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            run_ctest(options.folder or Path(temporary), sanitize=not options.no_sanitize)
+    except subprocess.CalledProcessError as error:
+        return int(error.returncode)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

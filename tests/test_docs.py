@@ -1,0 +1,72 @@
+"""The code in the documentation runs, and what it defines keeps the contracts and searches."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nas_engine as ne
+from nas_engine.data.loading import load_dataset
+from nas_engine.testing.controller_contract import ControllerContract
+from nas_engine.testing.space_contract import SpaceContract
+from nas_engine.types import ImageShape, Metrics
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def extend() -> dict[str, Any]:
+    """All names that the code blocks of docs/extend.md define."""
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / "extend.md").read_text(), flags=re.DOTALL):
+        exec(block, names)
+    return names
+
+
+class TestPlainSpace(SpaceContract):
+    @pytest.fixture
+    def space(self, extend: dict[str, Any]) -> Any:
+        return extend["PlainSpace"](ImageShape(1, 8, 8, 10))
+
+
+class TestClimber(ControllerContract):
+    @pytest.fixture
+    def space(self, extend: dict[str, Any]) -> Any:
+        return extend["PlainSpace"](ImageShape(1, 8, 8, 10))
+
+
+def test_the_documented_objective_prefers_cheap_networks(extend: dict[str, Any]) -> None:
+    objective = extend["Efficiency"]()
+    assert objective(Metrics({"accuracy": 0.9, "macs": 1e6})) > objective(Metrics({"accuracy": 0.9, "macs": 2e6}))
+
+
+def test_the_documented_evaluator_scores_real_images(extend: dict[str, Any]) -> None:
+    dataset = load_dataset("digits")
+    space = extend["PlainSpace"](dataset.shape)
+    evaluator = extend["Naswot"](space, dataset)
+    rng = np.random.default_rng(0)
+    architectures = [space.sample(rng) for _ in range(4)]
+    first, second = evaluator.evaluate(architectures), evaluator.evaluate(architectures)
+    assert [m.accuracy for m in first] == [m.accuracy for m in second]
+    assert all(np.isfinite(m.accuracy) for m in first)
+
+
+@pytest.mark.slow
+def test_the_documented_parts_search_together(extend: dict[str, Any], tmp_path: Path) -> None:
+    result = ne.search(
+        space="plain",
+        controller={"name": "climber", "restart": 0.5},
+        evaluator="naswot",
+        evaluations=6,
+        proposals_per_step=3,
+        training={"epochs": 1},
+        retrain={"candidates": 1, "random": 1},
+        export={"formats": ["onnx", "state_dict"]},
+        run=tmp_path / "run",
+    )
+    assert result.best.metrics["test_accuracy"] > 0
+    assert {path.suffix for path in (tmp_path / "run" / "export").iterdir()} >= {".onnx", ".pt", ".json"}

@@ -1,0 +1,183 @@
+"""A run that is killed anywhere goes on: nothing is evaluated twice, nothing is lost, the result is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nas_engine as ne
+from nas_engine.config import load_config
+from nas_engine.errors import ConfigError, SearchInterrupted
+from nas_engine.job import Job
+from nas_engine.store import RunStore
+from nas_engine.types import Trial
+
+SETTINGS: dict[str, Any] = {
+    "space.channels": 4,
+    "evaluations": 12,
+    "proposals_per_step": 4,
+    "evaluator.epochs": 2,
+    "evaluator.calibration_images": 64,
+    "training.epochs": 2,
+    "retrain.candidates": 2,
+    "retrain.random": 2,
+    "latency.repeats": 3,
+    "export.formats": ["state_dict"],
+    "seed": 5,
+}
+
+
+def facts(trials: list[Trial]) -> list[tuple[Any, ...]]:
+    """What must not depend on interruptions: all but the clock."""
+    return [
+        (t.number, t.architecture, t.fidelity, t.phase, t.step, t.cached, dict(t.outcome.values), repr(t.reward))
+        for t in trials
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> ne.SearchResult:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return Job.start(load_config(overrides={**SETTINGS, "run": str(folder)})).run()
+
+
+def assert_same(resumed: ne.SearchResult, whole: ne.SearchResult) -> None:
+    assert facts(resumed.trials) == facts(whole.trials)
+    assert resumed.best.architecture == whole.best.architecture
+    assert resumed.best.metrics["test_accuracy"] == whole.best.metrics["test_accuracy"]
+    assert (resumed.run / "export" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("event", "phase"),
+    [("prepared", None), ("step", None), ("trained", "retrain"), ("trained", "baseline"), ("phase_started", "export")],
+)
+def test_kill_minus_nine_in_any_phase(
+    tmp_path: Path, uninterrupted: ne.SearchResult, event: str, phase: str | None
+) -> None:
+    folder = tmp_path / "run"
+    options = [f"--{name}={json.dumps(value)}" for name, value in SETTINGS.items()]
+    command = [sys.executable, "-m", "nas_engine", "search", *options, f"--run={folder}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _wait_for_event(folder / "search.jsonl", event, phase, process)
+        os.kill(process.pid, signal.SIGKILL)
+    assert_same(ne.resume(folder), uninterrupted)
+
+
+def _wait_for_event(log: Path, event: str, phase: str | None, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        if any(e["event"] == event and phase in (None, e.get("phase")) for e in events):
+            return
+        time.sleep(0.002)
+    pytest.fail(f"the run ended ({process.poll()}) before the event {event!r} was seen")
+
+
+class _PowerCutError(BaseException):
+    """Stands for a crash between two writes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["append", "save_checkpoint"])
+def test_a_crash_before_or_after_any_write(
+    tmp_path: Path, uninterrupted: ne.SearchResult, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    original: Callable[..., None] = getattr(RunStore, method)
+    for after in (False, True):
+        folder = tmp_path / f"run-{after}"
+        job = Job.start(load_config(overrides={**SETTINGS, "run": str(folder)}))
+        writes = 0
+        while True:  # let one more write through each time
+            limit, calls = writes + 1, 0
+
+            def crash(self: RunStore, *arguments: Any, limit: int = limit) -> None:
+                nonlocal calls
+                calls += 1
+                if calls < limit or after:
+                    original(self, *arguments)
+                if calls >= limit:
+                    raise _PowerCutError
+
+            monkeypatch.setattr(RunStore, method, crash)
+            try:
+                job.run()
+            except _PowerCutError:
+                monkeypatch.setattr(RunStore, method, original)
+                writes += 0 if after else 1
+                job = Job.resume(folder)
+            else:
+                monkeypatch.setattr(RunStore, method, original)
+                break
+        assert_same(ne.SearchResult(folder), uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_stop_request_ends_after_the_unit_of_work(tmp_path: Path, uninterrupted: ne.SearchResult) -> None:
+    folder = tmp_path / "run"
+    job = Job.start(load_config(overrides={**SETTINGS, "run": str(folder)}))
+    stops = 0
+    while True:
+        job.context.stop_requested = True
+        try:
+            job.run()
+        except SearchInterrupted as stop:
+            assert f"resume {folder}" in str(stop)
+            stops += 1
+            assert stops < 40, "each attempt must get further"
+            job = Job.resume(folder)
+            # The request may come before any work is done, so every second attempt runs one unit first.
+            _stop_after_next_write(job)
+        else:
+            break
+    assert stops > 1
+    assert_same(ne.SearchResult(folder), uninterrupted)
+
+
+def _stop_after_next_write(job: Job) -> None:
+    write = job.context.events.write
+
+    def stop(event: str, **values: Any) -> None:
+        write(event, **values)
+        if event in {"prepared", "step", "trained"}:
+            job.context.stop_requested = True
+
+    job.context.events.write = stop  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_returned_as_it_is(uninterrupted: ne.SearchResult) -> None:
+    before = facts(uninterrupted.trials)
+    again = ne.resume(uninterrupted.run)
+    assert facts(again.trials) == before
+    assert again.report == uninterrupted.report
+
+
+@pytest.mark.slow
+def test_changed_data_are_noticed(tmp_path: Path, uninterrupted: ne.SearchResult) -> None:
+    with RunStore.open(uninterrupted.run) as store:
+        data = store.meta("data")
+        store.set_meta("data", {**data, "images": {**data["images"], "train": 3}})
+    try:
+        with pytest.raises(ConfigError, match="changed since run"):
+            ne.resume(uninterrupted.run)
+    finally:
+        with RunStore.open(uninterrupted.run) as store:
+            store.set_meta("data", data)
+
+
+@pytest.mark.slow
+def test_same_seed_same_trials_other_seed_other_trials(tmp_path: Path, uninterrupted: ne.SearchResult) -> None:
+    other = Job.start(load_config(overrides={**SETTINGS, "run": str(tmp_path / "run"), "seed": 6})).run()
+    assert facts(other.trials) != facts(uninterrupted.trials)
