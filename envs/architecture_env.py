@@ -198,7 +198,7 @@ def checked_rewards(objective: Objective, architectures: Sequence[Architecture],
     returned = objective(architectures)
     try:
         rewards = [float(reward) for reward in returned]
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"the objective must return a sequence of numbers, got {returned!r}") from error
     if len(rewards) != len(architectures):
         raise ConfigError(f"the objective returned {len(rewards)} rewards for {len(architectures)} architectures")

@@ -104,7 +104,7 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
             ConfigError: the objective did not return one number for each architecture.
         """
         buffers = self._buffers
-        env_step(buffers, np.ascontiguousarray(actions, dtype=np.int64), self._autoreset)
+        env_step(buffers, _as_int64(actions), self._autoreset)
         rewards = np.where(buffers.invalid, self.invalid_reward, 0.0)
         infos = self._mask_info(np.ones(self.num_envs, dtype=np.bool_))
         terminated = buffers.terminated.copy()
@@ -154,6 +154,12 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
             "final_info": final,
             "_final_info": terminated.copy(),
         }
+
+
+def _as_int64(actions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    # Agents hand over int32 or strided actions; only integers are converted, so that 0.5 is refused and not cut to 0.
+    array = np.asarray(actions)
+    return np.ascontiguousarray(array, dtype=np.int64 if array.dtype.kind in "iu" else None)
 
 
 def _autoreset_mode(value: AutoresetMode | str) -> AutoresetMode:

@@ -225,18 +225,19 @@ class _Survey:
 
 
 def _unreachable(survey: _Survey, constraints: Sequence[Constraint], nearest: Priced, budget: int) -> str:
+    none = f"no architecture of {survey.space.name!r} " + ("meets" if survey.exhaustive else "was found that meets")
     found = "reached" if survey.exhaustive else "found"
     for constraint in constraints:
         alone = survey.closest([constraint], budget)
         if constraint.violation(Metrics(alone.costs)) > 0:
-            start = f"no architecture of {survey.space.name!r} meets {constraint}: "
+            start = f"{none} {constraint}: "
             if math.isnan(alone.costs[constraint.metric]):
                 return start + f"{constraint.metric} is not known for any; use another source of costs"
             extreme = "smallest" if constraint.is_upper else "largest"
             advice = "raise the limit to at least that" if constraint.is_upper else "lower the limit to at most that"
             return start + f"the {extreme} {found} is {alone.describe([constraint.metric])}; {advice}"
     return (
-        f"no architecture of {survey.space.name!r} meets {_joined(constraints)} together: the nearest {found} is "
+        f"{none} {_joined(constraints)} together: the nearest {found} is "
         f"{nearest.describe(dict.fromkeys(c.metric for c in constraints))}; loosen one of them"
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 FloatArray = npt.NDArray[np.float64]
@@ -16,35 +14,40 @@ FloatArray = npt.NDArray[np.float64]
 Scoring = Literal["rank", "standardised", "raw"]
 
 
-def score(rewards: Sequence[float] | FloatArray, scoring: Scoring) -> FloatArray:
-    """Rewards [n] as scores [n] of a scale that the learning rate can be chosen for.
+def score(rewards: FloatArray, known: FloatArray, scoring: Scoring) -> FloatArray:
+    """Rewards [n] as scores [n] on a scale that learning rates can be chosen for.
 
     Args:
         rewards: higher is better.
+        known: all rewards seen so far, those of this batch included.
         scoring: ``rank`` and ``standardised`` as in `ranks` and `standardised`; ``raw`` leaves rewards as they are.
     """
-    values = np.asarray(rewards, dtype=np.float64)
     if scoring == "rank":
-        return ranks(values)
-    return standardised(values) if scoring == "standardised" else values
+        return ranks(rewards, known)
+    return standardised(rewards, known) if scoring == "standardised" else rewards
 
 
-def ranks(rewards: FloatArray) -> FloatArray:
-    """Ranks spread evenly over [-1, 1], ties sharing their mean rank; unchanged by any increasing transformation."""
-    if len(rewards) < 2:
-        return np.zeros(len(rewards))
-    return (2.0 * rankdata(rewards) - len(rewards) - 1.0) / (len(rewards) - 1.0)
+def ranks(rewards: FloatArray, known: FloatArray) -> FloatArray:
+    """Where rewards stand among the known ones: -1 below all, 0 the median or a tie of all, 1 above all.
+
+    Any increasing transformation of the rewards leaves the scores as they are: no unit, no outlier matters.
+    """
+    ordered = np.sort(known)
+    below, up_to = np.searchsorted(ordered, rewards, "left"), np.searchsorted(ordered, rewards, "right")
+    scores: FloatArray = (below + up_to) / max(len(known), 1) - 1.0
+    return scores
 
 
-def standardised(rewards: FloatArray) -> FloatArray:
-    """Zero mean and unit (population) standard deviation; zeros where all rewards are equal."""
-    largest = np.abs(rewards).max(initial=0.0)
+def standardised(rewards: FloatArray, known: FloatArray) -> FloatArray:
+    """Rewards in (population) standard deviations from the mean of the known ones; 0 where those are all equal."""
+    largest = np.abs(known).max(initial=0.0)
     if largest == 0.0:
         return np.zeros(len(rewards))
-    scaled = rewards / largest  # so that the squares of rewards up to the largest float do not overflow
+    scaled = known / largest  # so that the squares of rewards up to the largest float do not overflow
     deviation = scaled.std()
-    # Rounding alone gives equal rewards a deviation of about 1e-17.
-    return (scaled - scaled.mean()) / deviation if deviation > 1e-12 else np.zeros(len(rewards))
+    # Rounding alone gives equal rewards a deviation of about 1e-17: they score 0 all the same.
+    scores: FloatArray = (rewards / largest - scaled.mean()) / max(deviation, 1e-12)
+    return scores
 
 
 def leave_one_out(scores: FloatArray) -> FloatArray:
@@ -55,7 +58,8 @@ def leave_one_out(scores: FloatArray) -> FloatArray:
     """
     if len(scores) < 2:
         return scores.copy()
-    return (scores.sum() - scores) / (len(scores) - 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # raw rewards near the largest float: the NaN guard acts
+        return (scores.sum() - scores) / (len(scores) - 1)
 
 
 def generalised_advantages(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.diagram import DecisionDiagram
 
 
@@ -29,6 +28,12 @@ class Rollout:
     entropies: Tensor
     open: Tensor
     values: Tensor
+
+    def __getitem__(self, chosen: slice | Tensor) -> Rollout:
+        """The sequences at the positions `chosen`."""
+        return Rollout(
+            self.genes[chosen], self.log_probs[chosen], self.entropies[chosen], self.open[chosen], self.values[chosen]
+        )
 
     @property
     def mean_entropy(self) -> Tensor:

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nas_engine.controllers.advantages import FloatArray
 from nas_engine.controllers.lstm import LSTMPolicy
-from nas_engine.controllers.memory import Genes, Memory, unseen
 from nas_engine.spaces.base import SearchSpace
+from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.types import Architecture, StateDict
+
+Genes = tuple[int, ...]
 
 _DRAWS_AT_ONCE = 64
 _ROUNDS = 8
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What one update learns from.
-
-    Attributes:
-        genes: int64 [samples, decisions], as drawn from the policy.
-        rewards: float64 [samples].
-        paid: how many of them, at the front, were evaluated for this update; the others were drawn again while
-            proposing and their rewards remembered.
-    """
-
-    genes: Tensor
-    rewards: npt.NDArray[np.float64]
-    paid: int
+_BEST_WITH_NEIGHBOURS = 32
 
 
 class Proposer:
-    """Draws from a policy until `n` unseen architectures are found, and keeps what was drawn on the way.
+    """Draws from a policy until `n` unseen architectures are found.
 
-    Rejecting known architectures would bias learning: a policy that is rightly certain of a known optimum would be
-    judged only by its rare other draws. The known ones drawn meanwhile cost nothing and are remembered as samples.
+    The policy draws genes, the search pays for their canonical form: learning needs the probability of the genes as
+    drawn, so they are kept until the reward comes. Known architectures that are drawn on the way are not proposed
+    again, but kept as samples that cost nothing: without them a policy that is rightly certain of a known optimum is
+    judged only by its rare other draws.
+
+    Attributes:
+        seen: rewards of all architectures known.
+        repeated_share: share of the draws of the last call of `propose` that were known already.
     """
 
     def __init__(self, space: SearchSpace, policy: LSTMPolicy, seed: int) -> None:
-        """Start with an empty memory.
+        """Start with nothing seen.
 
         Args:
             space: where architectures come from.
@@ -52,43 +46,64 @@ class Proposer:
             seed: of all draws.
         """
         self.space, self.policy = space, policy
-        self.memory = Memory()
+        self.seen = SeenArchitectures(space)
         self.repeated_share = 0.0
+        self._drawn: dict[Architecture, Genes] = {}
+        self._redrawn: list[Genes] = []
         self._generator = torch.Generator().manual_seed(seed)
         self._rng = np.random.default_rng(seed)
-        self._redrawn: list[Genes] = []
 
     def propose(self, n: int) -> list[Architecture]:
-        """`n` canonical architectures, unseen as long as unseen ones are found with reasonable effort."""
-        found = self._draw(n)
-        if len(found) < n:
-            self._complete(found, n)
-        self.memory.waiting.update(found)
-        proposals = [Architecture(self.space.name, genes) for genes in found]
-        while len(proposals) < n:
-            proposals += self._repeat(n - len(proposals))
-        return proposals
+        """`n` canonical architectures, unseen while there are any.
 
-    def collect(self, architectures: Sequence[Architecture], rewards: Sequence[float], most_redrawn: int) -> Samples:
-        """Remember `rewards` of `architectures`; returns them with at most `most_redrawn` free samples."""
-        paid = [
-            self.memory.tell(self._canonical(architecture.genes), float(reward))
-            for architecture, reward in zip(architectures, rewards, strict=True)
-        ]
-        redrawn, self._redrawn = self._redrawn[:most_redrawn], []
-        remembered = [(genes, self.memory.rewards.get(self._canonical(genes))) for genes in redrawn]
-        free = [(genes, reward) for genes, reward in remembered if reward is not None]
-        return Samples(
-            genes=torch.tensor([*paid, *(genes for genes, _ in free)], dtype=torch.long),
-            rewards=np.array([*rewards, *(reward for _, reward in free)], dtype=np.float64),
-            paid=len(paid),
-        )
+        Where the policy repeats itself for too long, unseen neighbours of the best known architectures fill up, and
+        after those random ones.
+        """
+        proposals = self._from_policy(n)
+        if len(proposals) < n:
+            proposals += itertools.islice(self._neighbours_of_best(), n - len(proposals))
+        return proposals + [self.seen.draw(self._rng) for _ in range(n - len(proposals))]
+
+    def collect(
+        self, architectures: Sequence[Architecture], rewards: Sequence[float], most_free: int
+    ) -> tuple[Tensor, FloatArray]:
+        """Remember the `rewards` of `architectures`.
+
+        Args:
+            architectures: evaluated since the last call, at least one.
+            rewards: theirs, in order.
+            most_free: most samples to add that were drawn again while proposing and whose rewards are known.
+
+        Returns:
+            Genes int64 [samples, decisions] and their rewards [samples]. The genes are those drawn from the policy;
+            an architecture that somebody else proposed stands with its canonical genes.
+        """
+        self.seen.tell(architectures, rewards)
+        canonical = [self.space.canonical(architecture) for architecture in architectures]
+        samples = [self._drawn.pop(architecture, architecture.genes) for architecture in canonical]
+        sampled = [float(reward) for reward in rewards]
+        for genes in self._redrawn[:most_free]:
+            remembered = self.seen.rewards.get(self._canonical(genes))
+            if remembered is not None:
+                samples.append(genes)
+                sampled.append(remembered)
+        self._redrawn = []
+        return torch.tensor(samples, dtype=torch.long), np.array(sampled, dtype=np.float64)
+
+    def best(self, count: int) -> list[Architecture]:
+        """The `count` architectures of the highest rewards known, best first, earlier ones first among equals."""
+        return heapq.nlargest(count, self.seen.rewards, key=self.seen.rewards.__getitem__)
+
+    def permutation(self, n: int) -> Tensor:
+        """A random order of n samples, int64 [n]."""
+        return torch.randperm(n, generator=self._generator)
 
     def state_dict(self) -> StateDict:
-        """Memory, free samples that wait for the next update, and both random states."""
+        """Seen architectures, draws that wait for their reward, and both random states."""
         return {
-            "memory": self.memory.state_dict(),
-            "redrawn": torch.tensor(self._redrawn, dtype=torch.long),
+            "seen": self.seen.state_dict(),
+            "drawn": [[list(architecture.genes), list(genes)] for architecture, genes in self._drawn.items()],
+            "redrawn": [list(genes) for genes in self._redrawn],
             "repeated_share": self.repeated_share,
             "generator": self._generator.get_state(),
             "rng": json.dumps(self._rng.bit_generator.state),
@@ -96,41 +111,39 @@ class Proposer:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
-        self.memory.load_state_dict(state["memory"])
-        self._redrawn = [tuple(genes) for genes in state["redrawn"].tolist()]
+        self.seen.load_state_dict(state["seen"])
+        self._drawn = {Architecture(self.space.name, tuple(key)): tuple(genes) for key, genes in state["drawn"]}
+        self._redrawn = [tuple(genes) for genes in state["redrawn"]]
         self.repeated_share = float(state["repeated_share"])
         self._generator.set_state(state["generator"])
         self._rng.bit_generator.state = json.loads(state["rng"])
 
-    def _draw(self, n: int) -> dict[Genes, Genes]:
-        found: dict[Genes, Genes] = {}
-        draws = repeated = 0
-        for _ in range(_ROUNDS):
-            for row in self.policy.sample(max(_DRAWS_AT_ONCE, 2 * n), self._generator).tolist():
-                if len(found) == n:
-                    break
-                drawn = tuple(row)
-                canonical = self._canonical(drawn)
-                draws += 1
-                if canonical in found or canonical in self.memory:
-                    repeated += 1
-                    self._redrawn.append(drawn)
-                else:
-                    found[canonical] = drawn
-        self.repeated_share = repeated / draws if draws else 0.0
-        return found
-
-    def _complete(self, found: dict[Genes, Genes], n: int) -> None:
-        for genes in unseen(self.space, self.memory, self._rng):
-            canonical = self._canonical(genes)
-            if canonical not in found and canonical not in self.memory:
-                found[canonical] = canonical
+    def _from_policy(self, n: int) -> list[Architecture]:
+        found: list[Architecture] = []
+        repeated = 0
+        for genes in itertools.chain.from_iterable(self._draws(n) for _ in range(_ROUNDS)):
             if len(found) == n:
                 break
+            canonical = self.seen.claim(Architecture(self.space.name, genes))
+            if canonical is None:
+                repeated += 1
+                self._redrawn.append(genes)
+            else:
+                found.append(canonical)
+                self._drawn[canonical] = genes
+        self.repeated_share = repeated / max(repeated + len(found), 1)
+        return found
 
-    def _repeat(self, n: int) -> list[Architecture]:
-        drawn = self.policy.sample(n, self._generator).tolist()
-        return [Architecture(self.space.name, self._canonical(tuple(genes))) for genes in drawn]
+    def _draws(self, n: int) -> list[Genes]:
+        return [tuple(row) for row in self.policy.sample(max(_DRAWS_AT_ONCE, n), self._generator).tolist()]
 
-    def _canonical(self, genes: Genes) -> Genes:
-        return self.space.canonical(Architecture(self.space.name, genes)).genes
+    def _neighbours_of_best(self) -> Iterator[Architecture]:
+        for architecture in self.best(_BEST_WITH_NEIGHBOURS):
+            neighbours = self.space.neighbours(architecture)
+            for index in self._rng.permutation(len(neighbours)):
+                canonical = self.seen.claim(neighbours[index])
+                if canonical is not None:
+                    yield canonical
+
+    def _canonical(self, genes: Genes) -> Architecture:
+        return self.space.canonical(Architecture(self.space.name, genes))

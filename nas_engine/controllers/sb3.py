@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nas_engine.controllers.advantages import Scoring, score
 from nas_engine.controllers.base import Diagnostics
+from nas_engine.controllers.learner import finite
 from nas_engine.controllers.proposing import Proposer
 from nas_engine.controllers.sb3_agents import (
     FloatArray,
@@ -37,6 +38,7 @@ _AGENTS: dict[str, type[PPOAgent]] = {
     "maskable-ppo": MaskablePPOAgent,
     "recurrent-ppo": RecurrentPPOAgent,
 }
+_DIAGNOSTICS = ("approx_kl", "clip_fraction", "value_loss", "explained_variance")
 
 
 class SB3Options(Options):
@@ -57,9 +59,11 @@ class SB3Options(Options):
         None, gt=0, description="approximate KL (nats) that ends an update early; None: never"
     )
     hidden_size: int = Field(64, ge=1, description="units of each of two hidden layers, and of the LSTMs")
-    scoring: Scoring = Field("rank", description="rewards of an update enter training as rank, standardised or raw")
-    most_redrawn: int = Field(
-        32, ge=0, description="known architectures drawn again that an update learns from at most; they cost nothing"
+    advantages: Scoring = Field(
+        "rank", description="rewards relative to all rewards so far: rank (needs no scale), standardised, or raw"
+    )
+    free_samples: int = Field(
+        0, ge=0, description="most known architectures, drawn again while proposing, that an update learns from"
     )
 
 
@@ -99,22 +103,16 @@ class SB3Controller:
 
         Returns:
             ``entropy`` (nats a decision), ``approx_kl``, ``clip_fraction``, ``value_loss``, ``explained_variance``
-            where finite, ``repeated_share`` of the last draws, and ``nan_guard``.
+            where SB3 reports them as finite, ``repeated_proposals`` (share of draws that were known already) and
+            ``nan_guard`` (1 where the update was undone).
         """
-        samples = self._proposer.collect(architectures, rewards, self.options.most_redrawn)
-        guarded, logged = False, {}
-        if samples.genes.numel() > 1:  # the standard deviation of one advantage is not a number
-            buffer = self._walker.record(samples.genes, score(samples.rewards, self.options.scoring))
-            guarded, logged = self._train(buffer)
+        if not architectures:
+            return {}
+        genes, sampled = self._proposer.collect(architectures, rewards, self.options.free_samples)
+        known = np.array(list(self._proposer.seen.rewards.values()))
+        logged = self._train(self._walker.record(genes, score(sampled, known, self.options.advantages)))
         self._updates += 1
-        diagnostics = {
-            "entropy": -logged.get("entropy_loss", math.nan),
-            **{name: logged.get(name, math.nan) for name in ("approx_kl", "clip_fraction", "value_loss")},
-            "explained_variance": logged.get("explained_variance", math.nan),
-            "repeated_share": self._proposer.repeated_share,
-            "nan_guard": float(guarded),
-        }
-        return {name: value for name, value in diagnostics.items() if math.isfinite(value)}
+        return finite({"repeated_proposals": self._proposer.repeated_share, **logged})
 
     def state_dict(self) -> StateDict:
         """Weights, optimiser, memory of seen architectures, and random state."""
@@ -131,18 +129,18 @@ class SB3Controller:
         self._proposer.load_state_dict(state["proposer"])
         self._updates, self.seed = int(state["updates"]), int(state["seed"])
 
-    def _train(self, buffer: RolloutBuffer) -> tuple[bool, dict[str, float]]:
-        """Whether training had to be undone, and what SB3 logged."""
+    def _train(self, buffer: RolloutBuffer) -> dict[str, float]:
         before = self._agent.state_dict()
         try:
             with _global_generators(self.seed, 1 + self._updates):
                 logged = self._agent.train(buffer)
-        except ValueError:  # torch refuses a distribution with NaN logits
+        except ValueError:  # torch refuses a distribution whose logits are not finite
             logged = {}
         guarded = not self._agent.is_finite()
         if guarded:
             self._agent.load_state_dict(before)
-        return guarded, logged
+        diagnostics = {name: logged[name] for name in _DIAGNOSTICS if name in logged}
+        return {"entropy": -logged.get("entropy_loss", math.nan), **diagnostics, "nan_guard": float(guarded)}
 
 
 class _Walker:
@@ -200,7 +198,7 @@ def _settings(options: SB3Options) -> dict[str, Any]:
     policy: dict[str, Any] = {"net_arch": [options.hidden_size, options.hidden_size]}
     if options.algorithm == "recurrent-ppo":
         policy["lstm_hidden_size"] = options.hidden_size
-    own = options.model_dump(exclude={"algorithm", "hidden_size", "scoring", "most_redrawn"})
+    own = options.model_dump(exclude={"algorithm", "hidden_size", "advantages", "free_samples"})
     # The sizes only have to please SB3's checks: each update brings a buffer of its own size.
     return {**own, "n_steps": 2, "batch_size": 2, "policy_kwargs": policy}
 

@@ -97,8 +97,10 @@ class PPOAgent:
         Uses the global generators of torch and NumPy.
 
         Returns:
-            What SB3 logs, by name without the prefix ``train/``.
+            What SB3 logs, by name without the prefix ``train/``; nothing where there is but one step to learn from.
         """
+        if buffer.buffer_size * buffer.n_envs < 2:  # the deviation of one advantage, which SB3 divides by, is NaN
+            return {}
         nothing_follows = torch.zeros(buffer.n_envs)
         buffer.compute_returns_and_advantage(nothing_follows, dones=np.ones(buffer.n_envs, dtype=np.bool_))
         self.model.rollout_buffer = buffer

@@ -67,9 +67,10 @@ def _read(path: Path, dimensions: int) -> ByteArray:
                     f"{dimensions:02x}, an IDX file of unsigned bytes in {dimensions} dimensions: {_REMEDY}"
                 )
             shape = np.frombuffer(header, dtype=">u4", offset=4).tolist()
-            # One byte more than promised tells a file that is too long without reading all of it.
-            content = file.read(math.prod(shape) + 1)
-    except (OSError, EOFError, zlib.error, OverflowError) as error:
+            # One byte more than promised shows that a file is too long. A forged header must not make Python allocate
+            # what the file cannot hold: deflate expands by 1032 times at most.
+            content = file.read(min(math.prod(shape) + 1, 1032 * path.stat().st_size))
+    except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error, _REMEDY) from error
     if len(content) != math.prod(shape):
         amount = "more" if len(content) > math.prod(shape) else f"only {len(content)}"

@@ -217,7 +217,9 @@ def score(
     """
     losses, hits = [], []
     with torch.no_grad():
-        for some_images, some_labels in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        for some_images, some_labels in zip(
+            torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
+        ):
             logits = network(some_images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits, some_labels, reduction="sum")
             losses.append(torch.where(logits.isfinite().all(), loss, torch.nan))

@@ -81,7 +81,7 @@ def _dealt(
 ) -> npt.NDArray[np.int64]:
     # Random costs below 1 make the cheapest assignment a random one; a broken rule costs more than all of them.
     cost = rng.random((len(genes), len(genes))) + len(genes) * ~allowed[:, genes]
-    dealt = genes[linear_sum_assignment(cost)[1]]
+    dealt: npt.NDArray[np.int64] = genes[linear_sum_assignment(cost)[1]]
     for path in np.flatnonzero(~allowed[np.arange(len(genes)), dealt]):
         dealt[path] = rng.choice(np.flatnonzero(allowed[path]))
     return dealt

@@ -128,7 +128,7 @@ class SupernetEvaluator:
         )
         chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(dataset.train)))
         calibration = dataset.train.images[chosen[: options.calibration_images]].to(self._device)
-        self._calibration = calibration.split(options.score_batch_size)
+        self._calibration = torch.split(calibration, options.score_batch_size)
         self._images = dataset.validation.images.to(self._device)
         self._labels = dataset.validation.labels.to(self._device)
 

@@ -63,10 +63,12 @@ class Reference:
     @cached_property
     def program(self) -> ExportedProgram:
         """The graph of `network` for any batch size, traced once for all formats that need it."""
+        free_batch = {0: torch.export.Dim("batch", min=1)}
         with quiet():
-            return torch.export.export(
-                self.network, (self.batches[0],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-            )
+            program = torch.export.export(self.network, (self.batches[0],), dynamic_shapes=(free_batch,))
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # it would carry file paths of this machine into the exported files
+        return program
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ def _write(reference: Reference, path: Path, description: Mapping[str, object]) 
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),  # the program has a free batch size; this is only its name
             external_data=False,
             verbose=False,
         )

@@ -158,6 +158,8 @@ def _source(network: nn.Module) -> str:
             "module file, or leave out the format python"
         ) from error
     tree = ast.parse(source)
+    if "<locals>" in kind.__qualname__ or kind.__qualname__.split(".")[0] not in _defined(tree):
+        raise ExportError(f"{kind.__qualname__} is not defined at the top of {kind.__module__}: define it there")
     foreign = sorted({package for package in _imported(tree) if not _is_available(package)})
     if foreign:
         raise ExportError(
@@ -169,8 +171,6 @@ def _source(network: nn.Module) -> str:
         raise ExportError(
             f"{kind.__module__} defines {', '.join(sorted(taken))}, which the file must define: rename it"
         )
-    if kind.__qualname__.split(".")[0] not in _defined(tree):
-        raise ExportError(f"{kind.__qualname__} is not defined at the top of {kind.__module__}: define it there")
     return source
 
 

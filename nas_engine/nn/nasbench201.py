@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
 Edge = tuple[int, int]
@@ -44,7 +45,7 @@ def make_operation(name: str, channels: int) -> nn.Module:
         return nn.Identity()
     if name == "avg_pool_3x3":
         return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    return nn.Sequential(*relu_conv_bn(channels, channels, {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name]))
+    return nn.Sequential(*relu_conv_bn(channels, channels, KERNELS[name]))
 
 
 def run_cell(inputs: Tensor, edges: Sequence[Edge], operation_of: Callable[[Edge], nn.Module]) -> Tensor:

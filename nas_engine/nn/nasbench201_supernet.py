@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -70,7 +70,7 @@ class SharedCell(nn.Module):
         return run_cell(inputs, tuple(operations), lambda e: self.edges[edge_name(e)][operations[e]])  # type: ignore[index]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _operations(genes: tuple[int, ...]) -> dict[Edge, str]:
     names = [OPERATIONS[gene] for gene in genes]
     chosen = dict(zip(EDGES, names, strict=True))

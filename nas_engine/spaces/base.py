@@ -142,7 +142,7 @@ class SearchSpace(ABC):
             ConfigError: the key is of another space or malformed.
         """
         name, _, text = key.partition(":")
-        if name != self.name or not all(part.isdigit() for part in text.split("-")):
+        if name != self.name or not all(part.isdecimal() for part in text.split("-")):
             raise ConfigError(f"{key!r} is no architecture key of {self.name!r}; it looks like '{self.name}:0-1-2'")
         return self.architecture([int(part) for part in text.split("-")])
 

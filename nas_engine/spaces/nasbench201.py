@@ -6,13 +6,13 @@ import itertools
 import re
 from collections.abc import Hashable, Sequence
 from functools import cache
-from itertools import pairwise
+from typing import cast
 
 import numpy as np
 from pydantic import Field
 
 from nas_engine.errors import ConfigError, nearest_hint
-from nas_engine.nn.nasbench201 import EDGES, OPERATIONS, NASBench201Network, live_edges
+from nas_engine.nn.nasbench201 import EDGES, KERNELS, OPERATIONS, NASBench201Network, live_edges
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
 from nas_engine.options import Options
 from nas_engine.spaces.base import CostTable, SearchSpace
@@ -22,7 +22,6 @@ from nas_engine.types import Architecture, Decision, ImageShape
 
 _MIN_IMAGE_SIZE = 4
 _FLOAT_BYTES = 4
-_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 _EXAMPLE = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 
 
@@ -67,6 +66,9 @@ class NASBench201Space(SearchSpace):
         self.decisions = tuple(Decision(f"edge {source}>{target}", OPERATIONS) for source, target in EDGES)
         step = _any_choice if options.allow_disconnected else _reach
         self.diagram = DecisionDiagram([len(OPERATIONS)] * len(EDGES), frozenset({0}), step)
+        self._stages = _stages(shape, options.channels)
+        self._largest_map = max(channels * pixels for channels, pixels in self._stages)
+        self._peak_outside_cells = _peak_outside_cells(self._stages, shape.classes)
 
     def encode(self, architecture: Architecture) -> str:
         """The official string, for example ``|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|``."""
@@ -116,49 +118,50 @@ class NASBench201Space(SearchSpace):
 
     def peak_activation_bytes(self, architecture: Architecture) -> int:
         """Exact for `build(architecture)` in eval mode without gradients, float32, with the image held throughout."""
-        cell_maps = _peak_maps_of_cell(architecture.genes)
-        in_cells = max(cell_maps * channels * pixels for channels, pixels in self._stages())
         image = self.shape.channels * self.shape.height * self.shape.width
-        return _FLOAT_BYTES * (image + max(in_cells, self._peak_outside_cells()))
-
-    def _stages(self) -> list[tuple[int, int]]:
-        """(channels, pixels) of the feature maps of each stage."""
-        channels, height, width = self.options.channels, self.shape.height, self.shape.width
-        return [(channels * 2**s, -(-height // 2**s) * -(-width // 2**s)) for s in range(3)]
+        in_cells = _peak_maps_of_cell(architecture.genes) * self._largest_map
+        return _FLOAT_BYTES * (image + max(in_cells, self._peak_outside_cells))
 
     def _operation_cost(self, operation: str) -> tuple[int, int]:
         """(params, MACs) of `operation` on one edge of all cells."""
-        if operation not in _KERNELS:
+        if operation not in KERNELS:
             return 0, 0
-        costs = [_conv_cost(c, c, _KERNELS[operation], pixels) for c, pixels in self._stages()]
-        norms = sum(2 * channels for channels, _ in self._stages())
+        costs = [_conv_cost(c, c, KERNELS[operation], pixels) for c, pixels in self._stages]
+        norms = sum(2 * channels for channels, _ in self._stages)
         params, macs = (sum(column) for column in zip(*costs, strict=True))
         return self.options.cells * (params + norms), self.options.cells * macs
 
     def _fixed_cost(self) -> tuple[int, int]:
         """(params, MACs) of stem, reduction blocks and classifier."""
-        first, second, third = self._stages()
+        first, second, third = self._stages
         layers = [_conv_cost(self.shape.channels, first[0], 3, first[1])]
         for (inputs, _), (outputs, pixels) in ((first, second), (second, third)):
             layers += [_conv_cost(inputs, outputs, kernel, pixels) for kernel in (3, 1)]
             layers.append(_conv_cost(outputs, outputs, 3, pixels))
         layers.append(_conv_cost(third[0], self.shape.classes, 1, 1))
-        norms = 2 * first[0] + 4 * second[0] + 4 * third[0] + 2 * third[0]
+        # BatchNorm has a weight and a bias: one layer in the stem, two in each reduction block, one in the head.
+        norms = 2 * (first[0] + 2 * second[0] + 2 * third[0] + third[0])
         params, macs = (sum(column) for column in zip(*layers, strict=True))
         return params + norms + self.shape.classes, macs
 
-    def _peak_outside_cells(self) -> int:
-        """Largest number of floats alive in stem, reduction blocks or head, without the image."""
-        sizes = [channels * pixels for channels, pixels in self._stages()]
-        # Stem: the convolution's output and its BatchNorm's.
-        peaks = [2 * sizes[0]]
-        for before, after in pairwise(sizes):
-            # Reduction: the block's input with its ReLU and first convolution, or with both branches and their sum.
-            peaks.append(max(2 * before + after, before + 3 * after))
-        # Head: last features, their BatchNorm and the pooled features, or last and pooled features and the logits.
-        last, pooled = sizes[-1], self._stages()[-1][0]
-        peaks.append(last + pooled + max(last, self.shape.classes))
-        return max(peaks)
+
+def _stages(shape: ImageShape, channels: int) -> list[tuple[int, int]]:
+    """(channels, pixels) of the feature maps of each stage; sizes round up when they are halved."""
+    return [(channels * 2**s, -(-shape.height // 2**s) * -(-shape.width // 2**s)) for s in range(3)]
+
+
+def _peak_outside_cells(stages: Sequence[tuple[int, int]], classes: int) -> int:
+    """Largest number of floats alive in stem, reduction blocks or head, without the image."""
+    sizes = [channels * pixels for channels, pixels in stages]
+    # Stem: the convolution's output and its BatchNorm's.
+    peaks = [2 * sizes[0]]
+    for before, after in itertools.pairwise(sizes):
+        # Reduction: the block's input with its ReLU and first convolution, or with both branches and their sum.
+        peaks.append(max(2 * before + after, before + 3 * after))
+    # Head: last features, their BatchNorm and the pooled features, or last and pooled features and the logits.
+    last, pooled = sizes[-1], stages[-1][0]
+    peaks.append(last + pooled + max(last, classes))
+    return max(peaks)
 
 
 def _any_choice(position: int, state: Hashable, choice: int) -> Hashable:
@@ -167,12 +170,12 @@ def _any_choice(position: int, state: Hashable, choice: int) -> Hashable:
 
 def _reach(position: int, reached: Hashable, choice: int) -> Hashable | None:
     """Nodes that the input reaches after the decision; None where the last one leaves the output without input."""
-    assert isinstance(reached, frozenset)
     source, target = EDGES[position]
-    if OPERATIONS[choice] != "none" and source in reached:
-        reached |= {target}
+    nodes = cast("frozenset[int]", reached)
+    if OPERATIONS[choice] != "none" and source in nodes:
+        nodes |= {target}
     is_last = position == len(EDGES) - 1
-    return None if is_last and target not in reached else reached
+    return None if is_last and target not in nodes else nodes
 
 
 def _genes_from_digits(text: str) -> tuple[int, ...]:
@@ -221,7 +224,7 @@ def _peak_maps_of_cell(genes: tuple[int, ...]) -> int:
         operation = operations[source, target]
         term = nodes[source] if operation == "skip_connect" else next(fresh)
         # A convolution holds two maps beside the nodes (ReLU and output, then BatchNorm's input and output).
-        peak = max(peak, len(alive | {term}) + (operation in _KERNELS))
+        peak = max(peak, len(alive | {term}) + (operation in KERNELS))
         if target in nodes:
             peak = max(peak, len(alive | {term}) + 1)
             term = next(fresh)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from pydantic import Field
@@ -38,7 +36,11 @@ class BlockSpace(SearchSpace):
     name = "blocks"
     Options = BlockSpaceOptions
 
-    def __init__(self, shape: ImageShape = ImageShape(1, 8, 8, 10), options: BlockSpaceOptions = BlockSpaceOptions()):  # noqa: B008
+    def __init__(
+        self,
+        shape: ImageShape = ImageShape(1, 8, 8, 10),  # noqa: B008
+        options: BlockSpaceOptions = BlockSpaceOptions(),  # noqa: B008
+    ) -> None:
         """Build the decisions and their diagram.
 
         Args:

@@ -28,7 +28,7 @@ class SpaceContract:
     Example::
 
         class TestMine(SpaceContract):
-            @pytest.fixture(scope="class")
+            @pytest.fixture
             def space(self):
                 return MySpace(ImageShape(channels=3, height=16, width=16, classes=10))
 

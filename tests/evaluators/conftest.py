@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import torch
 
 from nas_engine.data.base import ImageDataset, Split
 from nas_engine.data.loading import load_dataset
@@ -24,19 +23,10 @@ def few_digits(digits: ImageDataset) -> ImageDataset:
         return Split(split.images[:count].clone(), split.labels[:count].clone())
 
     return dataclasses.replace(
-        digits, train=first(digits.train, 200), validation=first(digits.validation, 70), test=first(digits.test, 50)
+        digits, train=first(digits.train, 160), validation=first(digits.validation, 60), test=first(digits.test, 40)
     )
 
 
 @pytest.fixture(scope="session")
 def space(digits: ImageDataset) -> SearchSpace:
     return NASBench201Space(digits.shape, NASBench201Options(channels=4, cells=1))
-
-
-@pytest.fixture
-def one_thread():
-    """Bitwise comparisons of sums need the same split of work; one thread makes the machine irrelevant."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

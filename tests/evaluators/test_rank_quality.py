@@ -43,10 +43,10 @@ def test_the_interval_is_the_percentile_bootstrap_of_scipys_tau():
     rng = np.random.default_rng(3)
     accuracies = rng.normal(size=24).round(1)
     scores = accuracies + rng.normal(size=24)
-    resamples = rng.integers(24, size=(2000, 24))
+    resamples = rng.integers(24, size=(1000, 24))
     taus = [stats.kendalltau(scores[i], accuracies[i]).statistic for i in resamples]
     quality = rank_quality(scores, accuracies)
-    # 2,000 resamples put the ends within about 0.02.
+    # 1,000 resamples put the ends within about 0.02.
     assert [quality.tau_low, quality.tau_high] == pytest.approx(np.quantile(taus, [0.025, 0.975]).tolist(), abs=0.03)
     assert quality.tau_low < quality.tau < quality.tau_high
 
@@ -55,11 +55,11 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     # Bivariate normal: tau = 2 / pi * asin(rho).
     rng, rho, covered = np.random.default_rng(0), 0.7, 0
     truth = 2 / math.pi * math.asin(rho)
-    for seed in range(60):
+    for seed in range(40):
         x = rng.normal(size=32)
         quality = rank_quality(x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=32), seed)
         covered += quality.tau_low <= truth <= quality.tau_high
-    assert covered >= 50
+    assert covered >= 33
 
 
 def test_architectures_without_finite_scores_are_dropped():

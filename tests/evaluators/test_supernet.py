@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from nas_engine.data.base import Split
 from nas_engine.errors import ConfigError, DataError
 from nas_engine.evaluators.supernet import SupernetEvaluator, SupernetOptions, score_paths
 from nas_engine.nn.supernet import recalibrated
 from nas_engine.testing.evaluator_contract import assert_equal_states, measured
 from nas_engine.types import Fidelity
 
-OPTIONS = SupernetOptions(epochs=4, calibration_images=96, uncalibrated_images=40)
+OPTIONS = SupernetOptions(epochs=20, batch_size=32, calibration_images=96, uncalibrated_images=40)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def _keep_statistics(layer, inputs):
 
 
 def test_scores_equal_a_naive_implementation(evaluator, few_digits, architectures):
-    chosen = torch.from_numpy(np.random.default_rng(2).permutation(200)[:96])
+    chosen = torch.from_numpy(np.random.default_rng(2).permutation(160)[:96])
     calibration = few_digits.train.images[chosen]
     for architecture, outcome in zip(architectures, evaluator.evaluate(architectures), strict=True):
         accuracy, loss = naive_score(
@@ -124,7 +125,7 @@ def _first_norm(module):
 
 def test_equal_batches_weigh_equally_in_the_statistics(evaluator, few_digits, architectures):
     supernet, genes = copy.deepcopy(evaluator.supernet), architectures[0].genes
-    batches = few_digits.train.images[:192].split(64)
+    batches = few_digits.train.images[:144].split(48)
     first = norms(supernet)[0]
     means = []
     for batch in batches:
@@ -161,7 +162,7 @@ def test_training_improves_the_paths(evaluator, few_digits, space, architectures
     fresh = SupernetEvaluator(space, few_digits, OPTIONS, seed=2)
     before = np.mean([outcome["loss"] for outcome in fresh.evaluate(architectures)])
     after = np.mean([outcome["loss"] for outcome in evaluator.evaluate(architectures)])
-    assert after < 0.8 * before
+    assert after < 0.9 * before
 
 
 def test_the_gradient_of_a_step_is_the_mean_over_its_paths(few_digits, space):
@@ -169,7 +170,7 @@ def test_the_gradient_of_a_step_is_the_mean_over_its_paths(few_digits, space):
     options = SupernetOptions(
         epochs=1,
         sampling="fair",
-        batch_size=200,
+        batch_size=160,
         momentum=0,
         weight_decay=0,
         warmup_fraction=0,
@@ -177,18 +178,20 @@ def test_the_gradient_of_a_step_is_the_mean_over_its_paths(few_digits, space):
         learning_rate=0.1,
         augmentation="none",
     )
-    trained = SupernetEvaluator(space, few_digits, options, seed=0)
-    by_hand = copy.deepcopy(trained.supernet)
+    # In double precision the order of sums hardly matters.
+    train = Split(few_digits.train.images.double(), few_digits.train.labels)
+    trained = SupernetEvaluator(space, dataclasses.replace(few_digits, train=train), options, seed=0)
+    by_hand = copy.deepcopy(trained.supernet.double())
     paths = []
     trained.supernet.register_forward_hook(lambda module, inputs, output: paths.append(tuple(inputs[1])))
     (progress,) = trained.prepare()
-    losses = [nn.functional.cross_entropy(by_hand(few_digits.train.images, p), few_digits.train.labels) for p in paths]
+    losses = [nn.functional.cross_entropy(by_hand(train.images, path), train.labels) for path in paths]
     torch.stack(losses).mean().backward()
     assert len(paths) == 5
-    assert progress.values["loss"] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
+    assert progress.values["loss"] == pytest.approx(float(torch.stack(losses).detach().mean()))
     for one, other in zip(trained.supernet.parameters(), by_hand.parameters(), strict=True):
         expected = other if other.grad is None else other - 0.1 * other.grad
-        torch.testing.assert_close(one.detach(), expected.detach(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one.detach(), expected.detach())
 
 
 def test_it_scores_at_its_own_fidelity_only(evaluator, architectures):
@@ -210,5 +213,5 @@ def test_a_diverging_supernet_is_one_clear_line(few_digits, space):
 
 
 def test_fewer_images_than_a_batch_are_refused(few_digits, space):
-    with pytest.raises(DataError, match="200 training images of 'digits' do not fill one batch of 300"):
+    with pytest.raises(DataError, match="160 training images of 'digits' do not fill one batch of 300"):
         SupernetEvaluator(space, few_digits, SupernetOptions(batch_size=300))

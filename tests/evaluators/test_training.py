@@ -23,7 +23,7 @@ def architecture(space):
 
 
 def test_the_default_recipe_learns_digits(digits, space):
-    run = TrainingRun(space, digits, space.architecture([3] * 6), TrainingOptions(epochs=8))
+    run = TrainingRun(space, digits, space.architecture([0, 0, 0, 3, 0, 0]), TrainingOptions(epochs=8))
     losses = [progress.values["loss"] for progress in run.epochs()]
     assert losses[-1] < 0.5 * losses[0]
     assert run.validate().accuracy > 0.9
@@ -85,7 +85,7 @@ def test_fidelities_of_others_are_refused(few_digits, space, architecture, fidel
 
 
 def test_fewer_images_than_a_batch_are_refused_before_any_training(few_digits, space, architecture):
-    with pytest.raises(DataError, match="20 training images of 'digits' do not fill one batch of 64"):
+    with pytest.raises(DataError, match="16 training images of 'digits' do not fill one batch of 64"):
         TrainingEvaluator(space, few_digits, TrainingOptions(data_fraction=0.1, batch_size=64))
     evaluator = TrainingEvaluator(space, few_digits, TrainingOptions(batch_size=64))
     with pytest.raises(DataError, match="do not fill one batch"):

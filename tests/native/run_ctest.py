@@ -22,7 +22,11 @@ def run_ctest(folder: Path, *, sanitize: bool) -> None:
         subprocess.CalledProcessError: a compile or a test failed; the output says which.
     """
     cmake, ctest, ninja = (str(shutil.which(tool, path=TOOLS)) for tool in ("cmake", "ctest", "ninja"))
-    switches = {"NAS_ENGINE_PYTHON": "OFF", "NAS_ENGINE_TESTS": "ON", "NAS_ENGINE_SANITIZE": "ON" if sanitize else "OFF"}
+    switches = {
+        "NAS_ENGINE_PYTHON": "OFF",
+        "NAS_ENGINE_TESTS": "ON",
+        "NAS_ENGINE_SANITIZE": "ON" if sanitize else "OFF",
+    }
     defines = [f"-D{name}={value}" for name, value in {**switches, "CMAKE_MAKE_PROGRAM": ninja}.items()]
     for command in (
         [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *defines],

@@ -1,7 +1,8 @@
-"""cost_estimate: native against the NumPy reference, both against sums done by hand, and inputs that must be refused."""
+"""cost_estimate: native against the NumPy reference, both against sums done by hand, and inputs it must refuse."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_engine import native
+from nas_engine import native, registry
 from nas_engine.errors import NativeError
 from nas_engine.ops.cost_estimate import cost_estimate, cost_estimate_cuda, cost_estimate_reference
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.types import ImageShape
 
 needs_native = pytest.mark.skipif(not native.available(), reason=native.problem())
 
@@ -56,6 +59,21 @@ def problems(draw: st.DrawFn, cell: bool) -> dict[str, Any]:
 @given(problems(cell=False) | problems(cell=True))
 def test_native_equals_reference(problem: dict[str, Any]) -> None:
     np.testing.assert_array_equal(cost_estimate(**problem), cost_estimate_reference(**problem))
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["nasbench201", "mobilenet"])
+def test_native_equals_reference_on_the_tables_of_the_spaces(name: str) -> None:
+    factory = registry.resolve("space", name)
+    space: SearchSpace = factory(ImageShape(channels=3, height=32, width=32, classes=10))
+    table, rng = space.cost_table(), np.random.default_rng(0)
+    genes = np.array([space.sample(rng).genes for _ in range(500)])
+    sizes = [len(space.decisions[decision].choices) for decision in table.context_decisions]
+    fields = {field.name: getattr(table, field.name) for field in dataclasses.fields(table) if field.name != "metrics"}
+    np.testing.assert_array_equal(
+        cost_estimate(genes, context_sizes=sizes, **fields),
+        cost_estimate_reference(genes, context_sizes=sizes, **fields),
+    )
 
 
 @needs_native

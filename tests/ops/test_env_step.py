@@ -24,9 +24,7 @@ from nas_engine.spaces.diagram import DecisionDiagram
 
 needs_native = pytest.mark.skipif(not native.available(), reason=native.problem())
 FIELDS = [
-    field.name
-    for field in dataclasses.fields(EnvBuffers)
-    if field.name not in ("transitions", "offsets", "native")
+    field.name for field in dataclasses.fields(EnvBuffers) if field.name not in ("transitions", "offsets", "native")
 ]
 
 

@@ -1,0 +1,142 @@
+"""The parts that REINFORCE and PPO share, put together: policy, proposals, guarded optimiser, entropy, imitation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas_engine.controllers.advantages import FloatArray, score
+from nas_engine.controllers.guards import EntropyFloor, GuardedAdam
+from nas_engine.controllers.lstm import LSTMPolicy, Rollout
+from nas_engine.controllers.options import LearnerOptions
+from nas_engine.controllers.proposing import Proposer
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.types import Architecture, StateDict
+
+
+class Learner:
+    """An update is `collect`, `begin`, any number of `evaluate` and `step`, and `finish`."""
+
+    def __init__(self, space: SearchSpace, options: LearnerOptions, seed: int) -> None:
+        """Build an untrained policy.
+
+        Args:
+            space: architectures to propose.
+            options: of the algorithm.
+            seed: of the initial weights and all draws.
+        """
+        self._options = options
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.policy = LSTMPolicy(
+                space.diagram,
+                options.embedding_size,
+                options.hidden_size,
+                options.temperature,
+                options.tanh_constant,
+            )
+        self.proposer = Proposer(space, self.policy, seed)
+        self._adam = GuardedAdam(self.policy, options.learning_rate, options.max_grad_norm)
+        self._floor = EntropyFloor(options.entropy_floor)
+        self._best = torch.empty(0, len(space.decisions), dtype=torch.long)
+
+    def collect(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> tuple[Tensor, FloatArray]:
+        """Remember what was paid for.
+
+        Returns:
+            Genes int64 [samples, decisions] to learn from, the free samples last; and their scores [samples].
+        """
+        genes, sampled = self.proposer.collect(architectures, rewards, self._options.free_samples)
+        known = np.array(list(self.proposer.seen.rewards.values()))
+        return genes, score(sampled, known, self._options.advantages)
+
+    def begin(self, genes: Tensor) -> Rollout:
+        """Mark the policy that an update may have to go back to; returns what it says about `genes`."""
+        self._adam.begin()
+        if self._options.self_imitation_weight:
+            best = self.proposer.best(self._options.self_imitation_size)
+            self._best = torch.tensor([architecture.genes for architecture in best], dtype=torch.long)
+        with torch.no_grad():
+            return self.policy.evaluate(genes)
+
+    def evaluate(self, genes: Tensor) -> tuple[Rollout, Tensor]:
+        """What the policy says about `genes` now, and the part of the loss that every algorithm has.
+
+        That part is the entropy bonus and, where it is on, the mean negative log-probability a decision of the best
+        architectures known (the imitation term of Oh et al. 2018, "Self-imitation learning", with the best of all
+        episodes in place of a prioritised buffer).
+        """
+        both = self.policy.evaluate(torch.cat([genes, self._best]))
+        rollout, best = both[: len(genes)], both[len(genes) :]
+        imitation = -best.log_probs.sum() / best.open.sum().clamp(min=1)
+        shared = self._options.self_imitation_weight * imitation - self.entropy_weight * rollout.mean_entropy
+        return rollout, shared
+
+    def step(self, loss: Tensor) -> bool:
+        """Descend once; False where a NaN or an infinity undid the update."""
+        return self._adam.step(loss)
+
+    def finish(self, before: Rollout) -> dict[str, float]:
+        """Apply the entropy floor and report.
+
+        Args:
+            before: what `begin` returned.
+
+        Returns:
+            ``entropy`` (nats a decision after the update, over the decisions that had more than one open choice),
+            ``entropy_collapsed``, ``entropy_weight``, ``approx_kl`` (nats a decision, of the whole update),
+            ``grad_norm`` (before clipping), ``repeated_proposals`` (share of draws that were known already) and
+            ``nan_guard`` (1 where the update was undone).
+        """
+        with torch.no_grad():
+            moved = approx_kl(self.policy.evaluate(before.genes), before)
+        entropy_weight = self.entropy_weight
+        entropy = self._floor.apply(self.policy, before.genes)
+        return {
+            "entropy": entropy,
+            "entropy_collapsed": float(entropy < self._options.entropy_floor),
+            "entropy_weight": entropy_weight,
+            "approx_kl": moved,
+            "grad_norm": self._adam.grad_norm,
+            "repeated_proposals": self.proposer.repeated_share,
+            "nan_guard": float(self._adam.undone),
+        }
+
+    @property
+    def entropy_weight(self) -> float:
+        """Weight of the entropy bonus, with the boost of the floor."""
+        return self._options.entropy_weight * self._floor.boost
+
+    def state_dict(self) -> StateDict:
+        """Weights, optimiser, entropy boost, memory and random states."""
+        return {
+            "policy": {name: weight.clone() for name, weight in self.policy.state_dict().items()},
+            "adam": self._adam.state_dict(),
+            "entropy_boost": self._floor.boost,
+            "proposer": self.proposer.state_dict(),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from `state`."""
+        self.policy.load_state_dict(state["policy"])
+        self._adam.load_state_dict(state["adam"])
+        self._floor.boost = float(state["entropy_boost"])
+        self.proposer.load_state_dict(state["proposer"])
+
+
+def approx_kl(after: Rollout, before: Rollout) -> float:
+    """KL(before || after) in nats a decision, estimated on samples drawn from `before`.
+
+    Source: Schulman 2020, "Approximating KL divergence", estimator k3: (r - 1) - log r, never negative.
+    """
+    log_ratio = (after.log_probs - before.log_probs).detach()
+    return float((log_ratio.exp() - 1 - log_ratio).sum() / before.open.sum().clamp(min=1))
+
+
+def finite(diagnostics: dict[str, float]) -> dict[str, float]:
+    """Without the entries that an undone update left non-finite."""
+    return {name: value for name, value in diagnostics.items() if math.isfinite(value)}

@@ -1,0 +1,84 @@
+"""Options of the two learning controllers; the fields that both have are described once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nas_engine.controllers.advantages import Scoring
+from nas_engine.options import Options
+
+_LearningRate = Annotated[float, Field(gt=0, description="step size of Adam")]
+_MaxGradNorm = Annotated[float, Field(gt=0, description="gradients are scaled down to this L2 norm")]
+_Scores = Annotated[
+    Scoring,
+    Field(description="rewards as scores, relative to all rewards so far: rank (needs no scale), standardised, or raw"),
+]
+_EntropyWeight = Annotated[float, Field(ge=0, description="weight of the entropy bonus (nats a decision) in the loss")]
+_EntropyFloor = Annotated[
+    float, Field(ge=0, description="entropy, nats a decision, below which entropy_collapsed acts; 0: never")
+]
+_ImitationWeight = Annotated[float, Field(ge=0, description="weight of imitating the best known in the loss; 0: off")]
+_ImitationSize = Annotated[int, Field(ge=1, description="number of best known architectures to imitate")]
+_FreeSamples = Annotated[
+    int, Field(ge=0, description="most known architectures, drawn again while proposing, that an update learns from")
+]
+_HiddenSize = Annotated[int, Field(ge=1, description="size of the LSTM state")]
+_EmbeddingSize = Annotated[int, Field(ge=1, description="size of the LSTM's input embeddings")]
+_Temperature = Annotated[float, Field(gt=0, description="logits are divided by it; above 1 explores more")]
+_TanhConstant = Annotated[
+    float, Field(ge=0, description="logits are squashed to (-c, c), which bounds certainty; 0: no bound")
+]
+
+
+class ReinforceOptions(Options):
+    """Options of `nas_engine.controllers.reinforce.ReinforceController`."""
+
+    learning_rate: _LearningRate = 0.02
+    max_grad_norm: _MaxGradNorm = 0.5
+    advantages: _Scores = "rank"
+    baseline: Literal["leave_one_out", "ema"] = Field(
+        "leave_one_out",
+        description="subtracted from a score: the mean of the batch's other scores, or a moving average",
+    )
+    ema_decay: float = Field(0.9, ge=0, lt=1, description="share of its old value that the moving average keeps")
+    entropy_weight: _EntropyWeight = 0.01
+    entropy_floor: _EntropyFloor = 0.1
+    self_imitation_weight: _ImitationWeight = 0.2
+    self_imitation_size: _ImitationSize = 8
+    free_samples: _FreeSamples = 0
+    hidden_size: _HiddenSize = 64
+    embedding_size: _EmbeddingSize = 32
+    temperature: _Temperature = 1.0
+    tanh_constant: _TanhConstant = 0.0
+
+
+class PPOOptions(Options):
+    """Options of `nas_engine.controllers.ppo.PPOController`."""
+
+    learning_rate: _LearningRate = 0.007
+    max_grad_norm: _MaxGradNorm = 0.5
+    advantages: _Scores = "rank"
+    normalise_advantages: bool = Field(True, description="whether a batch's advantages get mean 0 and deviation 1")
+    gamma: float = Field(1.0, ge=0, le=1, description="discount from one decision to the next")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE: 1 trusts the rewards, 0 the value head")
+    epochs: int = Field(4, ge=1, description="passes over each batch")
+    minibatches: int = Field(1, ge=1, description="gradient steps a pass")
+    clip_coef: float = Field(0.2, gt=0, description="probability ratios are clipped to 1 - this .. 1 + this")
+    target_kl: float = Field(
+        0.075, ge=0, description="the passes end once the policy has moved this far, nats a decision; 0: never"
+    )
+    value_weight: float = Field(0.5, ge=0, description="weight of the value loss")
+    entropy_weight: _EntropyWeight = 0.01
+    entropy_floor: _EntropyFloor = 0.1
+    self_imitation_weight: _ImitationWeight = 0.2
+    self_imitation_size: _ImitationSize = 8
+    free_samples: _FreeSamples = 0
+    hidden_size: _HiddenSize = 64
+    embedding_size: _EmbeddingSize = 32
+    temperature: _Temperature = 1.0
+    tanh_constant: _TanhConstant = 0.0
+
+
+LearnerOptions = ReinforceOptions | PPOOptions

@@ -1,0 +1,37 @@
+"""The learning controllers keep the promises of the controller protocol."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas_engine.controllers.ppo import PPOController, PPOOptions
+from nas_engine.controllers.reinforce import ReinforceController, ReinforceOptions
+from nas_engine.testing.controller_contract import ControllerContract, MakeController
+
+
+class TestReinforce(ControllerContract):
+    @pytest.fixture
+    def make_controller(self) -> MakeController:
+        return lambda space, seed: ReinforceController(space, ReinforceOptions(), seed)
+
+
+class TestReinforceOnRawRewards(ControllerContract):
+    """Nothing tames the rewards here: the NaN guard has to."""
+
+    @pytest.fixture
+    def make_controller(self) -> MakeController:
+        options = ReinforceOptions(advantages="raw", baseline="ema", free_samples=10, hidden_size=8)
+        return lambda space, seed: ReinforceController(space, options, seed)
+
+
+class TestPPO(ControllerContract):
+    @pytest.fixture
+    def make_controller(self) -> MakeController:
+        return lambda space, seed: PPOController(space, PPOOptions(), seed)
+
+
+class TestPPOOnRawRewards(ControllerContract):
+    @pytest.fixture
+    def make_controller(self) -> MakeController:
+        options = PPOOptions(advantages="raw", minibatches=2, free_samples=10, hidden_size=8)
+        return lambda space, seed: PPOController(space, options, seed)

@@ -1,0 +1,130 @@
+"""The decision diagram against brute force: counts, masks, order, and uniform samples."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from nas_engine.spaces.diagram import DecisionDiagram
+
+Rule = tuple[list[int], list[list[int]], int]
+
+
+@st.composite
+def sum_rules(draw) -> Rule:
+    """Each choice has a weight; valid are the sequences whose weights sum to at most the limit."""
+    choices = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    weights = [draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)) for count in choices]
+    return choices, weights, draw(st.integers(0, 8))
+
+
+def diagram_of(rule: Rule) -> DecisionDiagram:
+    choices, weights, limit = rule
+
+    def step(position: int, total: int, choice: int) -> int | None:
+        total += weights[position][choice]
+        # Checked only at the end, so that the diagram itself has to find out which choices are dead ends.
+        return None if position == len(choices) - 1 and total > limit else total
+
+    return DecisionDiagram(choices, 0, step)
+
+
+def valid_sequences(rule: Rule) -> list[tuple[int, ...]]:
+    choices, weights, limit = rule
+    return [
+        genes
+        for genes in itertools.product(*map(range, choices))
+        if sum(weight[gene] for weight, gene in zip(weights, genes, strict=True)) <= limit
+    ]
+
+
+@given(sum_rules())
+def test_holds_exactly_the_valid_sequences_in_order(rule):
+    expected = valid_sequences(rule)
+    if not expected:
+        with pytest.raises(ValueError, match="no architecture at all"):
+            diagram_of(rule)
+        return
+    diagram = diagram_of(rule)
+    assert diagram.size == len(expected)
+    assert list(diagram) == expected
+    assert [genes for genes in itertools.product(*map(range, rule[0])) if diagram.contains(genes)] == expected
+
+
+@given(sum_rules())
+def test_a_choice_is_open_if_and_only_if_a_valid_sequence_continues_with_it(rule):
+    expected = valid_sequences(rule)
+    if not expected:
+        return
+    diagram = diagram_of(rule)
+    for position, count in enumerate(rule[0]):
+        for prefix in itertools.product(*map(range, rule[0][:position])):
+            following = {genes[position] for genes in expected if genes[:position] == prefix}
+            state = diagram.walk(prefix)
+            if state is None:
+                assert not following
+            else:
+                assert set(np.flatnonzero(diagram.allowed[state])) == following
+                assert not diagram.allowed[state, count:].any()
+
+
+@given(sum_rules(), st.integers(0, 2**32 - 1))
+def test_samples_are_valid(rule, seed):
+    expected = valid_sequences(rule)
+    if expected:
+        assert diagram_of(rule).sample(np.random.default_rng(seed)) in expected
+
+
+def test_samples_are_uniform_over_sequences_not_over_choices():
+    # The first choice 0 leaves one continuation, the first choice 1 leaves nine.
+    rule = ([2, 3, 3], [[4, 0], [0, 1, 2], [0, 1, 2]], 4)
+    sequences = valid_sequences(rule)
+    assert [genes[0] for genes in sequences].count(0) == 1
+    assert len(sequences) == 10
+    rng = np.random.default_rng(0)
+    diagram = diagram_of(rule)
+    counts = Counter(diagram.sample(rng) for _ in range(3_000))
+    assert stats.chisquare([counts[genes] for genes in sequences]).pvalue > 0.01
+
+
+def test_sizes_beyond_64_bits_are_exact():
+    diagram = DecisionDiagram([7] * 40, 0, lambda position, state, choice: 0)
+    assert diagram.size == 7**40
+    assert diagram.unrank(7**40 - 1) == (6,) * 40
+    assert diagram.unrank(7**39 + 1) == (1, *[0] * 38, 1)
+    assert len(diagram.sample(np.random.default_rng(0))) == 40
+
+
+def test_equal_states_are_one_node():
+    diagram = DecisionDiagram([3] * 10, 0, lambda position, state, choice: 0)
+    assert diagram.transitions.shape == (11, 3)
+
+
+@pytest.mark.parametrize("prefix", [(-1,), (2,), (0, 3), (1, 1, 1, 1)])
+def test_walk_refuses_what_is_no_prefix(prefix):
+    assert DecisionDiagram([2, 3, 2], 0, lambda position, state, choice: 0).walk(prefix) is None
+
+
+def test_an_incomplete_sequence_is_not_contained():
+    diagram = DecisionDiagram([2, 2], 0, lambda position, state, choice: 0)
+    assert diagram.walk((1,)) is not None
+    assert not diagram.contains((1,))
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_ranks_outside_are_refused(index):
+    diagram = DecisionDiagram([2, 2], 0, lambda position, state, choice: 0)
+    with pytest.raises(IndexError, match=r"outside 0\.\.3"):
+        diagram.unrank(index)
+
+
+def test_pickling_keeps_the_rules():
+    rule = ([2, 3, 3], [[4, 0], [0, 1, 2], [0, 1, 2]], 4)
+    assert list(pickle.loads(pickle.dumps(diagram_of(rule)))) == valid_sequences(rule)
