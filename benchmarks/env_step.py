@@ -12,7 +12,7 @@ from record import Row, arguments, interleaved_seconds, rate_rows, write_rows
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from nas_engine import native
-from nas_engine.ops.env_step import EnvBuffers, env_reset, env_step, env_step_reference
+from nas_engine.ops.env_step import EnvBuffers, env_step, env_step_reference
 from nas_engine.types import Architecture
 
 ENV_ID = "nas_envs:NASBench201-v0"
@@ -41,7 +41,6 @@ def op_steps_of(
     """The same steps by the op alone, without Gymnasium's copies and infos."""
     space = gym.make(ENV_ID, objective=no_score).unwrapped.space  # type: ignore[attr-defined]
     buffers = EnvBuffers.allocate(len(actions[0]), space.diagram.transitions, space.diagram.choices)
-    env_reset(buffers, np.ones(len(actions[0]), dtype=np.bool_))
 
     def run() -> None:
         for action in actions:

@@ -44,8 +44,8 @@ class Search:
     Attributes:
         found_after: from 1.
         entropy: nats a decision at the end; NaN where the controller has none.
-        update_seconds: mean of one update.
-        propose_seconds: mean of one proposal of a batch.
+        update_seconds: mean processor time of one update.
+        propose_seconds: mean processor time of proposing one batch.
     """
 
     found_after: int | None
@@ -90,14 +90,14 @@ def search(case: str, controller_name: str, seed: int) -> Search:
     proposed: list[int] = []
     entropy, proposing, updating = float("nan"), 0.0, 0.0
     for _ in range(EVALUATIONS // BATCH):
-        start = time.perf_counter()
+        start = time.process_time()
         batch = controller.propose(BATCH)
-        middle = time.perf_counter()
+        middle = time.process_time()
         proposed += (found := [number[architecture] for architecture in batch])
         rewards = scores[found] + noise * rng.normal(size=BATCH)
-        resumed = time.perf_counter()
+        resumed = time.process_time()
         entropy = controller.update(batch, rewards.tolist()).get("entropy", entropy)
-        proposing, updating = proposing + middle - start, updating + time.perf_counter() - resumed
+        proposing, updating = proposing + middle - start, updating + time.process_time() - resumed
     best = int(scores.argmax())
     steps = EVALUATIONS // BATCH
     found_after = proposed.index(best) + 1 if best in proposed else None
@@ -115,8 +115,8 @@ def rows_of(case: str, controller: str, searches: Sequence[Search]) -> list[Row]
         ("evaluations to optimum, 95 %", float(np.quantile(needed, 0.95)), "evaluations"),
         ("entropy at the end, mean", float(np.mean([result.entropy for result in searches])), "nats a decision"),
         ("entropy at the end, lowest", float(np.min([result.entropy for result in searches])), "nats a decision"),
-        ("update, median of seeds", 1e3 * float(np.median([result.update_seconds for result in searches])), "ms"),
-        ("propose, median of seeds", 1e3 * float(np.median([result.propose_seconds for result in searches])), "ms"),
+        ("processor time of an update, median", 1e3 * float(np.median([result.update_seconds for result in searches])), "ms"),
+        ("processor time of proposing 10, median", 1e3 * float(np.median([result.propose_seconds for result in searches])), "ms"),
     ]
     return [
         {"case": case, "variant": controller, "metric": metric, "value": value, "unit": unit}

@@ -108,8 +108,7 @@ class ArchitectureEnv(gym.Env[npt.NDArray[np.float32], np.int64]):
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over.
-            ConfigError: `action` is outside the action space.
-            ConfigError: the objective did not return one number.
+            ConfigError: `action` is outside the action space, or the objective did not return one number.
         """
         if self._ended:
             raise gym.error.ResetNeeded("the episode is over: call reset() before the next step()")

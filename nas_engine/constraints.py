@@ -60,7 +60,7 @@ class Constraint:
 
     @property
     def is_upper(self) -> bool:
-        """Whether smaller values are better."""
+        """Whether the limit bounds from above."""
         return self.operator.startswith("<")
 
     def violation(self, metrics: Metrics) -> float:
@@ -247,4 +247,4 @@ def _joined(constraints: Iterable[Constraint]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"

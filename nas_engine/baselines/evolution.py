@@ -26,11 +26,12 @@ class EvolutionOptions(Options):
 
 
 class EvolutionController:
-    """Ageing evolution (Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search", alg. 1).
+    """Ageing evolution.
 
-    A child is its parent with one gene changed: one of `SearchSpace.neighbours`, uniformly. Where the child is known
-    already it is mutated further, so that nothing is evaluated twice. Children of one proposal share the population
-    they come from, as those of parallel workers do in the paper; they enter it in the order of `update`.
+    Source: Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search", algorithm 1. A child is
+    its parent with one gene changed: one of `SearchSpace.neighbours`, uniformly. Where the child is known already it
+    is mutated further, so that nothing is evaluated twice. Children of one proposal share the population they come
+    from, as those of parallel workers do in the paper; they enter it in the order of `update`.
 
     Attributes:
         population: members and their rewards, oldest first.

@@ -24,14 +24,15 @@ class LocalSearchOptions(Options):
 
 
 class LocalSearchController:
-    """Hill climbing with random restarts (White et al. 2021, "Exploring the Loss Landscape in NAS", algorithm 1).
+    """Hill climbing with random restarts.
 
-    A climb ends at a local optimum: every neighbour is evaluated and none is better. Proposals that the neighbourhood
-    cannot fill are random; they count as starts of the next climb.
+    Source: White et al. 2021, "Exploring the Loss Landscape in Neural Architecture Search", algorithm 1. A climb ends
+    at a local optimum: every neighbour is evaluated and none is better. Proposals that the neighbourhood cannot fill
+    are random; they count as starts of the next climb.
 
     Attributes:
         position: where the current climb stands; None while starts are being evaluated.
-        optima: local optima found, in order.
+        optima: the local optimum that each finished climb ended at, in order.
     """
 
     Options = LocalSearchOptions

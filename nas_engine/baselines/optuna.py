@@ -44,9 +44,9 @@ class OptunaController:
     study optimises ``reward(canonical(project(params)))`` over the full product of all choices, which keeps every
     sampler's joint model intact; spaces whose parameters come and go would reduce them to independent sampling.
 
-    A suggestion whose architecture is known costs nothing. Is it known under other parameters, the study is told the
-    remembered reward (a new point for the model), otherwise the trial counts as failed (no news); after five such
-    answers a random unseen architecture is enqueued.
+    A suggestion whose architecture is known costs nothing. Where the study knows its reward under other parameters
+    only, it is told the remembered reward: a new point for the model. Otherwise the trial is no news and counts as
+    failed. After five such suggestions in a row a random unseen architecture is enqueued.
 
     Each question is put to a fresh sampler seeded by the controller's seed and the number of the trial, so that the
     trials are the whole state and a resumed search continues exactly.

@@ -19,8 +19,7 @@ from nas_engine.types import Architecture, StateDict
 
 Genes = tuple[int, ...]
 
-_DRAWS_AT_ONCE = 64
-_ROUNDS = 8
+_DRAWS = (64, 128, 256)  # one round after the other, until enough is found
 _BEST_WITH_NEIGHBOURS = 32
 
 
@@ -121,7 +120,7 @@ class Proposer:
     def _from_policy(self, n: int) -> list[Architecture]:
         found: list[Architecture] = []
         repeated = 0
-        for genes in itertools.chain.from_iterable(self._draws(n) for _ in range(_ROUNDS)):
+        for genes in itertools.chain.from_iterable(map(self._draws, _DRAWS)):
             if len(found) == n:
                 break
             canonical = self.seen.claim(Architecture(self.space.name, genes))
@@ -134,8 +133,8 @@ class Proposer:
         self.repeated_share = repeated / max(repeated + len(found), 1)
         return found
 
-    def _draws(self, n: int) -> list[Genes]:
-        return [tuple(row) for row in self.policy.sample(max(_DRAWS_AT_ONCE, n), self._generator).tolist()]
+    def _draws(self, count: int) -> list[Genes]:
+        return [tuple(row) for row in self.policy.sample(count, self._generator).tolist()]
 
     def _neighbours_of_best(self) -> Iterator[Architecture]:
         for architecture in self.best(_BEST_WITH_NEIGHBOURS):

@@ -75,6 +75,10 @@ class SB3Controller:
     decisions again, now with their rewards, writes each step with value and log-probability into an SB3 rollout
     buffer, and calls the agent's ``train``; the policy has not changed in between, so this is the rollout that
     ``collect_rollouts`` would have recorded.
+
+    Attributes:
+        agent: the agent; ``agent.model`` is SB3's, to save or to use elsewhere.
+        walker: samples from the agent and records its episodes.
     """
 
     Options = SB3Options
@@ -90,9 +94,9 @@ class SB3Controller:
         self.space, self.options, self.seed = space, options, seed
         self._updates = 0
         with _global_generators(seed):
-            self._walker = _Walker(space, options)
-        self._agent = self._walker.agent
-        self._proposer = Proposer(space, self._walker, seed)  # type: ignore[arg-type]  # it only calls `sample`
+            self.walker = EpisodeWalker(space, options)
+        self.agent = self.walker.agent
+        self._proposer = Proposer(space, self.walker, seed)  # type: ignore[arg-type]  # it only calls `sample`
 
     def propose(self, n: int) -> list[Architecture]:
         """`n` canonical architectures, unseen as long as unseen ones are found with reasonable effort."""
@@ -110,14 +114,14 @@ class SB3Controller:
             return {}
         genes, sampled = self._proposer.collect(architectures, rewards, self.options.free_samples)
         known = np.array(list(self._proposer.seen.rewards.values()))
-        logged = self._train(self._walker.record(genes, score(sampled, known, self.options.advantages)))
+        logged = self._train(self.walker.record(genes, score(sampled, known, self.options.advantages)))
         self._updates += 1
         return finite({"repeated_proposals": self._proposer.repeated_share, **logged})
 
     def state_dict(self) -> StateDict:
         """Weights, optimiser, memory of seen architectures, and random state."""
         return {
-            "agent": self._agent.state_dict(),
+            "agent": self.agent.state_dict(),
             "proposer": self._proposer.state_dict(),
             "updates": self._updates,
             "seed": self.seed,
@@ -125,28 +129,31 @@ class SB3Controller:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue from `state`."""
-        self._agent.load_state_dict(state["agent"])
+        self.agent.load_state_dict(state["agent"])
         self._proposer.load_state_dict(state["proposer"])
         self._updates, self.seed = int(state["updates"]), int(state["seed"])
 
     def _train(self, buffer: RolloutBuffer) -> dict[str, float]:
-        before = self._agent.state_dict()
+        before = self.agent.state_dict()
         try:
             with _global_generators(self.seed, 1 + self._updates):
-                logged = self._agent.train(buffer)
-        except ValueError:  # torch refuses a distribution whose logits are not finite
+                logged = self.agent.train(buffer)
+        except ValueError:  # what torch says to logits that are not finite
+            if self.agent.is_finite():
+                raise
             logged = {}
-        guarded = not self._agent.is_finite()
+        guarded = not self.agent.is_finite()
         if guarded:
-            self._agent.load_state_dict(before)
+            self.agent.load_state_dict(before)
         diagnostics = {name: logged[name] for name in _DIAGNOSTICS if name in logged}
         return {"entropy": -logged.get("entropy_loss", math.nan), **diagnostics, "nan_guard": float(guarded)}
 
 
-class _Walker:
+class EpisodeWalker:
     """Takes the decisions of many architectures side by side, as episodes of the environments of `nas_envs`."""
 
     def __init__(self, space: SearchSpace, options: SB3Options) -> None:
+        """Build the agent; weights come from torch's global generator."""
         # nas_envs builds on nas_engine, which therefore must not need it to be imported.
         from nas_envs import ArchitectureEnv, VectorArchitectureEnv
 

@@ -44,8 +44,8 @@ class Transitions:
 class PPOAgent:
     """SB3's PPO. It knows no masks: they are applied where actions are drawn, not in its loss.
 
-    Huang & Ontañón 2022, "A Closer Look at Invalid Action Masking in Policy Gradient Algorithms", section 5.3, call
-    this naive invalid action masking.
+    Huang & Ontañón 2022, "A Closer Look at Invalid Action Masking in Policy Gradient Algorithms", call this naive
+    invalid action masking.
     """
 
     algorithm: Any = PPO

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas_engine.data.base import ImageDataset, Split
 from nas_engine.errors import ConfigError, DataError
@@ -26,7 +26,7 @@ Backward = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
 class FitOptions(Options):
     """How a network is fitted to the training images; shared by the supernet and by stand-alone training."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training images")
+    epochs: int = Field(20, ge=1, description="passes over the training images")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd (with Nesterov momentum) or adamw")
     learning_rate: float = Field(0.1, gt=0, description="peak learning rate; falls to 0 along a cosine")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises linearly")
@@ -139,13 +139,16 @@ class Trainer:
             TimeoutError: the deadline passed.
         """
         rng = np.random.default_rng([self._seed, self.finished_epochs])
+        order = torch.from_numpy(rng.permutation(len(self._labels))).to(self._labels.device)
+        first_step = self.finished_epochs * self.steps_per_epoch
+        batches = torch.split(order, self.options.batch_size)[: self.steps_per_epoch]
         self.model.train()
+        losses = []
         with seeded(int(rng.integers(2**63))):
-            images, labels = self._shuffled(rng)
-            losses = [
-                self._step(step, images[start:stop], labels[start:stop], rng, deadline)
-                for step, (start, stop) in enumerate(self._batches())
-            ]
+            for step, batch in enumerate(batches, first_step):
+                if time.perf_counter() > deadline:
+                    raise TimeoutError(f"out of time in epoch {self.finished_epochs + 1} of {self.options.epochs}")
+                losses.append(self._step(step, batch, rng))
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):
             raise FloatingPointError(f"the training loss became {loss} in epoch {self.finished_epochs + 1}")
@@ -166,25 +169,15 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self.finished_epochs = state["finished_epochs"]
 
-    def _batches(self) -> Iterator[tuple[int, int]]:
-        size = self.options.batch_size
-        return ((step * size, (step + 1) * size) for step in range(self.steps_per_epoch))
-
-    def _shuffled(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        # Shuffling and augmenting the whole epoch at once leaves only views to take in the loop over batches.
-        order = torch.from_numpy(rng.permutation(len(self._labels))).to(self._labels.device)
-        images = augmented(self._images[order], self.options.augmentation, self._black, rng)
+    def _step(self, step: int, batch: Tensor, rng: np.random.Generator) -> Tensor:
+        images = augmented(self._images[batch], self.options.augmentation, self._black, rng)
         # On CPUs channels-last halves the time of convolutions with few channels.
-        return images.contiguous(memory_format=torch.channels_last), self._labels[order]
-
-    def _step(self, step: int, images: Tensor, labels: Tensor, rng: np.random.Generator, deadline: float) -> Tensor:
-        if time.perf_counter() > deadline:
-            raise TimeoutError(f"out of time in epoch {self.finished_epochs + 1} of {self.options.epochs}")
-        rate = self._learning_rate(self.finished_epochs * self.steps_per_epoch + step)
+        images = images.contiguous(memory_format=torch.channels_last)
+        rate = self._learning_rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(images, labels, rng)
+        loss = self._backward(images, self._labels[batch], rng)
         if self.options.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.options.max_grad_norm, foreach=True)
         self._optimizer.step()
@@ -199,7 +192,7 @@ class Trainer:
         return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def _cross_entropy(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.options.label_smoothing)
+        loss = functional.cross_entropy(self.model(images), labels, label_smoothing=self.options.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -221,7 +214,7 @@ def score(
             torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
         ):
             logits = network(some_images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, some_labels, reduction="sum")
+            loss = functional.cross_entropy(logits, some_labels, reduction="sum")
             losses.append(torch.where(logits.isfinite().all(), loss, torch.nan))
             hits.append((logits.argmax(1) == some_labels).sum())
     return float(torch.stack(losses).sum()) / len(labels), int(torch.stack(hits).sum())
@@ -245,15 +238,13 @@ def augmented(images: Tensor, augmentation: str, black: Tensor, rng: np.random.G
 
 
 def _shifted(images: Tensor, black: Tensor, rng: np.random.Generator) -> Tensor:
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
     down, right = max(1, height // 8), max(1, width // 8)
-    padded = F.pad(images - black, (right, right, down, down)) + black
-    top = torch.from_numpy(rng.integers(2 * down + 1, size=count)).to(images.device)
-    left = torch.from_numpy(rng.integers(2 * right + 1, size=count)).to(images.device)
-    rows = top.view(-1, 1, 1, 1) + torch.arange(height, device=images.device).view(1, 1, -1, 1)
-    columns = left.view(-1, 1, 1, 1) + torch.arange(width, device=images.device)
-    padded = padded.gather(2, rows.expand(count, channels, height, padded.shape[3]))
-    return padded.gather(3, columns.expand(count, channels, height, width))
+    padded = functional.pad(images - black, (right, right, down, down)) + black
+    top, left = rng.integers(2 * down + 1, size=(count, 1, 1)), rng.integers(2 * right + 1, size=(count, 1, 1))
+    crops = np.arange(count).reshape(-1, 1, 1), top + np.arange(height).reshape(-1, 1), left + np.arange(width)
+    index, rows, columns = (torch.from_numpy(positions).to(images.device) for positions in crops)
+    return padded.permute(0, 2, 3, 1)[index, rows, columns].permute(0, 3, 1, 2)
 
 
 def _subset(split: Split, images: int | None, seed: int) -> Split:

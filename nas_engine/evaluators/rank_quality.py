@@ -15,7 +15,7 @@ from nas_engine.types import Architecture, Fidelity
 
 FloatArray = npt.NDArray[np.float64]
 
-_RESAMPLES = 10_000
+_RESAMPLES = 4_000
 
 
 @dataclass(frozen=True, slots=True)

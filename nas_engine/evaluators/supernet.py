@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from nas_engine.data.base import ImageDataset
 from nas_engine.errors import ConfigError
@@ -29,7 +29,7 @@ from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metri
 class SupernetOptions(FitOptions):
     """How the shared weights are trained and how paths are scored."""
 
-    epochs: int = Field(60, ge=1, description="passes of the supernet over the training images")
+    epochs: int = Field(100, ge=1, description="passes of the supernet over the training images")
     sampling: Literal["uniform", "fair", "sandwich"] = Field(
         "uniform",
         description="paths trained in a step. uniform: random ones; fair: each choice of each decision once; "
@@ -208,7 +208,7 @@ class SupernetEvaluator:
         total = torch.zeros((), device=images.device)
         for genes in paths:
             logits = self.supernet(images, genes)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self._options.label_smoothing) / len(paths)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=self._options.label_smoothing) / len(paths)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total

@@ -69,7 +69,7 @@ class EnvBuffers:
 
     @staticmethod
     def allocate(num_envs: int, transitions: npt.NDArray[np.int32], choices: Sequence[int]) -> EnvBuffers:
-        """Fresh buffers; `env_reset` starts the episodes.
+        """Fresh buffers at the start of an episode each.
 
         Args:
             num_envs: number of environments, at least 1.
@@ -79,7 +79,7 @@ class EnvBuffers:
         offsets = np.cumsum([len(choices), *choices], dtype=np.int64)
         genes = np.full((num_envs, len(choices)), -1, dtype=np.int64)
         observations = np.zeros((num_envs, int(offsets[-1])), dtype=np.float32)
-        return EnvBuffers(
+        buffers = EnvBuffers(
             transitions=np.ascontiguousarray(transitions),
             offsets=offsets,
             states=np.zeros(num_envs, dtype=np.int64),
@@ -92,6 +92,8 @@ class EnvBuffers:
             final_genes=genes.copy(),
             final_observations=observations.copy(),
         )
+        env_reset(buffers, np.ones(num_envs, dtype=np.bool_))
+        return buffers
 
     def __post_init__(self) -> None:
         """Check all arrays, and hand their addresses to the native module where there is one."""

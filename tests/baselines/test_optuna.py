@@ -38,17 +38,18 @@ class TestGP(OptunaContract):
 
     @pytest.fixture
     def make_controller(self):
-        # Fitting a Gaussian process takes a good part of a second, so that most proposals here precede it.
-        options = OptunaController.Options(sampler="gp", n_startup=40)
+        # Fitting a Gaussian process takes a good part of a second, so that most proposals here precede
+        # it; test_gaussian_process_continues_exactly has the model.
+        options = OptunaController.Options(sampler="gp", n_startup=90)
         return lambda space, seed: OptunaController(space, options, seed)
 
     def test_never_proposes_twice(self, make_controller, space):
         controller = make_controller(space, 1)
         proposed = []
-        for _ in range(6):
+        for _ in range(10):
             proposed += controller.propose(10)
             controller.update(proposed[-10:], [sum(a.genes) / 50 for a in proposed[-10:]])
-        assert len(set(proposed)) == 60
+        assert len(set(proposed)) == 100
 
 
 def test_gaussian_process_continues_exactly():

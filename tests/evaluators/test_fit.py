@@ -120,7 +120,7 @@ def test_a_diverged_loss_is_an_error(few_digits):
 
 
 def test_time_runs_out(few_digits):
-    with pytest.raises(TimeoutError, match="out of time in epoch 1 of 30"):
+    with pytest.raises(TimeoutError, match="out of time in epoch 1 of 20"):
         trainer(few_digits).run_epoch(deadline=time.perf_counter())
 
 

@@ -48,7 +48,7 @@ def test_validation_and_test_are_scored_apart(few_digits, space, architecture):
     for split, metrics in ((few_digits.validation, run.validate()), (few_digits.test, run.test())):
         logits = run.model(split.images)
         assert metrics.accuracy == pytest.approx(float((logits.argmax(1) == split.labels).double().mean()))
-        assert metrics["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
+        assert metrics["loss"] == pytest.approx(nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-5)
 
 
 def test_evaluation_never_reads_test_images(few_digits, space, architecture):

@@ -1,9 +1,10 @@
 // The CUDA kernel, compiled as plain C++ with real threads, against the CPU code on random tables.
+#include <algorithm>
 #include <random>
 #include <vector>
 
 #include "check.h"
-#include "ops/cost_estimate.h"
+#include "cuda/cost_estimate.cu"
 
 using nas_engine::CellEdge;
 using nas_engine::CostTable;
@@ -49,6 +50,12 @@ void test_kernel_equals_cpu(Problem& problem, int64_t expected_bad) {
     int64_t first_bad = problem.rows;
     CHECK(cost_estimate_cpu(problem.table, problem.genes.data(), problem.rows, by_cpu.data()) == expected_bad);
     cost_estimate_cuda(problem.table, problem.genes.data(), problem.rows, by_kernel.data(), &first_bad, nullptr);
+    CHECK(first_bad == expected_bad);
+    CHECK(by_kernel == by_cpu);
+    std::fill(by_kernel.begin(), by_kernel.end(), 0);  // again with one small block, so that threads take many rows
+    first_bad = problem.rows;
+    nas_engine::launch(nas_engine::cost_estimate_kernel, 1, 32, nullptr, problem.table, problem.genes.data(),
+                       problem.rows, by_kernel.data(), &first_bad);
     CHECK(first_bad == expected_bad);
     CHECK(by_kernel == by_cpu);
 }

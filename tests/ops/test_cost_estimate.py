@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_engine import native, registry
 from nas_engine.errors import NativeError
-from nas_engine.ops.cost_estimate import cost_estimate, cost_estimate_cuda, cost_estimate_reference
+from nas_engine.ops.cost_estimate import cost_estimate, cost_estimate_reference
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import ImageShape
 
@@ -171,19 +170,3 @@ def test_without_native_the_reference_answers_and_refuses_alike(monkeypatch: pyt
     assert cost_estimate(np.array([[2, 2, 2]]), **CELL).tolist() == [[1060]]
     with pytest.raises(NativeError, match=r"genes\[0, 0\] = 9 is outside 0..2"):
         cost_estimate(np.array([[9, 2, 2]]), **CELL)
-
-
-def test_cuda_refuses_a_cpu_tensor() -> None:
-    with pytest.raises(NativeError, match="cost_estimate_cuda: genes must be a CUDA tensor, got a tensor on cpu"):
-        cost_estimate_cuda(torch.zeros((2, 3), dtype=torch.int64), **CELL)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_reference_and_refuses_alike() -> None:
-    genes = np.random.default_rng(0).integers(0, 3, (100_000, 3))
-    costs = cost_estimate_cuda(torch.from_numpy(genes).cuda(), **CELL)
-    np.testing.assert_array_equal(costs.cpu().numpy(), cost_estimate_reference(genes, **CELL))
-    genes[77, 1] = -5
-    with pytest.raises(NativeError, match=r"genes\[77, 1\] = -5 is outside 0..2"):
-        cost_estimate_cuda(torch.from_numpy(genes).cuda(), **CELL)

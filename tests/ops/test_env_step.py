@@ -47,9 +47,7 @@ def diagrams(draw: st.DrawFn) -> DecisionDiagram:
 
 
 def buffers_of(diagram: DecisionDiagram, num_envs: int) -> EnvBuffers:
-    buffers = EnvBuffers.allocate(num_envs, diagram.transitions, diagram.choices)
-    env_reset(buffers, np.ones(num_envs, dtype=np.bool_))
-    return buffers
+    return EnvBuffers.allocate(num_envs, diagram.transitions, diagram.choices)
 
 
 @needs_native
@@ -217,7 +215,6 @@ def test_a_transition_beyond_the_choices_of_a_decision_counts_as_closed(step: An
     # Choice 2 of the first decision would write into the second one's part of the observation.
     transitions = np.full((3, 3), 1, dtype=np.int32)
     buffers = EnvBuffers.allocate(1, transitions, [2, 3])
-    env_reset(buffers, np.array([True]))
     step(buffers, np.array([2]))
     assert buffers.invalid.tolist() == [True]
     assert buffers.observations.tolist() == [[1, 0, 0, 0, 0, 0, 0]]
