@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from record import Row, arguments, write_rows
+
 from nas_engine.config import load_config
 from nas_engine.evaluators.rank_quality import rank_quality
 from nas_engine.job import Job
@@ -23,7 +25,6 @@ from nas_engine.result import SearchResult
 from nas_engine.retraining import random_architectures
 from nas_engine.store import RunStore
 from nas_engine.types import Architecture
-from record import Row, arguments, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def main() -> None:
 def run(
     settings: dict[str, Any], controller: str, seed: int, folder: Path, supernet: Path | None = None
 ) -> SearchResult:
-    """One complete run, continued if it exists; `supernet` names a run of the same seed whose supernet is taken over."""
+    """One complete run, continued if it exists; `supernet`: a run of the same seed whose supernet is taken over."""
     if (folder / "run.db").exists():
         return Job.resume(folder).run()
     config = load_config(overrides={**settings, "controller": controller, "seed": seed, "run": str(folder)})

@@ -115,8 +115,16 @@ def rows_of(case: str, controller: str, searches: Sequence[Search]) -> list[Row]
         ("evaluations to optimum, 95 %", float(np.quantile(needed, 0.95)), "evaluations"),
         ("entropy at the end, mean", float(np.mean([result.entropy for result in searches])), "nats a decision"),
         ("entropy at the end, lowest", float(np.min([result.entropy for result in searches])), "nats a decision"),
-        ("processor time of an update, median", 1e3 * float(np.median([result.update_seconds for result in searches])), "ms"),
-        ("processor time of proposing 10, median", 1e3 * float(np.median([result.propose_seconds for result in searches])), "ms"),
+        (
+            "processor time of an update, median",
+            1e3 * float(np.median([result.update_seconds for result in searches])),
+            "ms",
+        ),
+        (
+            "processor time of proposing 10, median",
+            1e3 * float(np.median([result.propose_seconds for result in searches])),
+            "ms",
+        ),
     ]
     return [
         {"case": case, "variant": controller, "metric": metric, "value": value, "unit": unit}

@@ -86,7 +86,7 @@ def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> 
         known.add("latency_ms")
     if needed - known:
         raise ConfigError(
-            f"nothing measures {', '.join(sorted(needed - known))}: known are {', '.join(sorted({*known, 'latency_ms'}))}; "
-            "add a table under 'costs' (name: lookup)"
+            f"nothing measures {', '.join(sorted(needed - known))}: known are "
+            f"{', '.join(sorted({*known, 'latency_ms'}))}; add a table under 'costs' (name: lookup)"
         )
     return tuple(models)

@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +20,8 @@ from nas_engine.options import Options
 
 Model = TypeVar("Model", bound=BaseModel)
 
-EXPORT_FORMATS = ("onnx", "torch_export", "state_dict", "python")
+ExportFormat = Literal["onnx", "torch_export", "state_dict", "python"]
+EXPORT_FORMATS: tuple[ExportFormat, ...] = ("onnx", "torch_export", "state_dict", "python")
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,11 @@ def _dump(value: Component) -> dict[str, Any]:
     return {"name": value.name, **value.options.model_dump(mode="json")}
 
 
-def _section(path: str) -> BeforeValidator:
+def _section(name: str, value: Any = None) -> Options:
     """Options of a component that needs no name, imported on first use so that this module stays light."""
-
-    def check(value: Any) -> Options:
-        module, attribute = path.split(":")
-        model: type[Options] = getattr(importlib.import_module(module), attribute)
-        return value if isinstance(value, model) else checked(model, value or {}, "")
-
-    return BeforeValidator(check)
+    module, attribute = _SECTIONS[name].split(":")
+    model: type[Options] = getattr(importlib.import_module(module), attribute)
+    return value if isinstance(value, model) else checked(model, {} if value is None else value, f"{name}.")
 
 
 _AsDict = PlainSerializer(_dump, return_type=dict[str, Any])
@@ -74,6 +72,8 @@ _Controller = Annotated[Component, BeforeValidator(lambda value: component("cont
 _Evaluator = Annotated[Component, BeforeValidator(lambda value: component("evaluator", value)), _AsDict]
 _Objective = Annotated[Component, BeforeValidator(lambda value: component("objective", value)), _AsDict]
 _Cost = Annotated[Component, BeforeValidator(lambda value: component("cost", value)), _AsDict]
+
+_DEFAULTS = {"space": "nasbench201", "controller": "ppo", "evaluator": "supernet", "objective": "accuracy"}
 
 # Where the options of the sections without a name live; `describe` reads them for the help texts.
 _SECTIONS = {
@@ -92,9 +92,7 @@ class RetrainOptions(Options):
 class ExportOptions(Options):
     """Which files of the winner are written, each checked by loading it back."""
 
-    formats: tuple[Literal["onnx", "torch_export", "state_dict", "python"], ...] = Field(
-        EXPORT_FORMATS, description=f"any of {', '.join(EXPORT_FORMATS)}"
-    )
+    formats: tuple[ExportFormat, ...] = Field(EXPORT_FORMATS, description=f"any of {', '.join(EXPORT_FORMATS)}")
 
 
 class SearchConfig(BaseModel):
@@ -106,21 +104,29 @@ class SearchConfig(BaseModel):
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of the training images held out to choose by"
     )
-    space: _Space = Field("nasbench201", description="search space")
-    controller: _Controller = Field("ppo", description="what proposes architectures")
-    evaluator: _Evaluator = Field("supernet", description="what scores architectures")
-    objective: _Objective = Field("accuracy", description="how metrics become a reward")
+    space: _Space = Field(default_factory=partial(component, "space", _DEFAULTS["space"]), description="search space")
+    controller: _Controller = Field(
+        default_factory=partial(component, "controller", _DEFAULTS["controller"]),
+        description="what proposes architectures",
+    )
+    evaluator: _Evaluator = Field(
+        default_factory=partial(component, "evaluator", _DEFAULTS["evaluator"]), description="what scores architectures"
+    )
+    objective: _Objective = Field(
+        default_factory=partial(component, "objective", _DEFAULTS["objective"]),
+        description="how metrics become a reward",
+    )
     constraints: tuple[str, ...] = Field((), description="hard limits, for example 'macs <= 2e6'")
     costs: tuple[_Cost, ...] = Field((), description="more sources of costs, for example a latency table")
     evaluations: int = Field(400, ge=1, description="architectures to score; known ones are free")
     proposals_per_step: int = Field(10, ge=1, description="architectures the controller proposes before it learns")
     checkpoint_every: int = Field(1, ge=1, description="search steps between checkpoints")
-    training: Annotated[Options, _section(_SECTIONS["training"]), _SectionDict] = Field(
-        None, description="how networks are trained from scratch"
+    training: Annotated[Any, BeforeValidator(partial(_section, "training")), _SectionDict] = Field(
+        default_factory=partial(_section, "training"), description="how networks are trained from scratch"
     )
     retrain: RetrainOptions = Field(RetrainOptions(), description="which networks are trained from scratch")
-    latency: Annotated[Options, _section(_SECTIONS["latency"]), _SectionDict] = Field(
-        None, description="how latency is measured"
+    latency: Annotated[Any, BeforeValidator(partial(_section, "latency")), _SectionDict] = Field(
+        default_factory=partial(_section, "latency"), description="how latency is measured"
     )
     export: ExportOptions = Field(ExportOptions(), description="what is written at the end")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
@@ -203,8 +209,7 @@ def _override(settings: dict[str, Any], path: Sequence[str], value: Any) -> None
 
 
 def _default_section(name: str) -> dict[str, Any]:
-    field = SearchConfig.model_fields.get(name)
-    return {"name": field.default} if field is not None and isinstance(field.default, str) else {}
+    return {"name": _DEFAULTS[name]} if name in _DEFAULTS else {}
 
 
 def checked(model: type[Model], settings: Mapping[str, Any], prefix: str) -> Model:

@@ -259,7 +259,7 @@ class Job:
         ]
         if len(pairs) < 3:
             return None
-        return dataclasses.asdict(rank_quality(*zip(*pairs, strict=True)))
+        return dataclasses.asdict(rank_quality([score for score, _ in pairs], [accuracy for _, accuracy in pairs]))
 
     def _feasible(self, architecture: Architecture) -> bool:
         metrics = Metrics(price(self.parts.cost_models, [architecture])[0])

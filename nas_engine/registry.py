@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from nas_engine.errors import ConfigError, MissingExtraError, nearest_hint
 
-Factory = Callable[..., Any]
+
+class Factory(Protocol):
+    """A component class: its options model, and how it is built from them (see the base module of its kind)."""
+
+    Options: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Build the component."""
+        ...
+
 
 # "module:attribute", imported on first use: `python -m nas_engine --help` must not load torch.
 _BUILT_IN: dict[str, dict[str, str]] = {

@@ -161,6 +161,7 @@ def test_every_command_has_help_with_an_example() -> None:
 
 
 def test_help_does_not_load_torch() -> None:
-    code = "import sys, nas_engine.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    lines = ["import sys, nas_engine.cli", "try: nas_engine.cli.main(['--help'])"]
+    code = "\n".join([*lines, "except SystemExit: print('torch' in sys.modules)"])
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip().endswith("False")

@@ -1,0 +1,1 @@
+"""Learning controllers behind one protocol, and the adapter for Stable-Baselines3."""

@@ -59,7 +59,8 @@ def leave_one_out(scores: FloatArray) -> FloatArray:
     if len(scores) < 2:
         return scores.copy()
     with np.errstate(over="ignore", invalid="ignore"):  # raw rewards near the largest float: the NaN guard acts
-        return (scores.sum() - scores) / (len(scores) - 1)
+        others: FloatArray = (scores.sum() - scores) / (len(scores) - 1)
+    return others
 
 
 def generalised_advantages(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> Tensor:

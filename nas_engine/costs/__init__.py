@@ -1,0 +1,1 @@
+"""What an architecture costs: exact counts, tables and measurements."""

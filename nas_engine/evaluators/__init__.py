@@ -1,0 +1,1 @@
+"""What scores architectures: weight sharing and training from scratch."""

@@ -1,0 +1,1 @@
+"""Networks: stand-alone ones that need torch alone, and supernets."""

@@ -1,0 +1,1 @@
+"""Search spaces and the rules between their decisions."""

@@ -1,0 +1,1 @@
+"""Contracts that plugin authors test their components with."""
