@@ -1,8 +1,9 @@
 """Search on real images: the winner against random architectures and against regularised evolution, over seeds.
 
-Every seed is one complete run (supernet, PPO search, retraining, test). Evolution starts from the same trained supernet
-with the same number of evaluations, so both have spent the same budget. Random architectures and winners are trained from
-scratch with one recipe. All stand-alone trainings of random architectures together give Kendall's tau of each supernet.
+Every seed is one complete run (supernet, PPO search, retraining, test). Evolution starts from the same trained
+supernet with the same number of evaluations, so both have spent the same budget. Random architectures and winners are
+trained from scratch with one recipe. All stand-alone trainings of random architectures together give Kendall's tau of
+each supernet.
 
     python image_search.py --data ../../shared/data/cifar10_7k.npz --out results/image_search_cifar10_7k.json
 """
@@ -10,9 +11,12 @@ scratch with one recipe. All stand-alone trainings of random architectures toget
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +32,18 @@ from nas_engine.types import Architecture
 
 logger = logging.getLogger(__name__)
 
-# What 20 minutes of 2 cores a seed leave room for; chosen on validation images of other seeds, never on test images.
+# What 20 minutes of 2 cores a seed leave room for, chosen on other data (digits) and on validation images.
 SETTINGS: dict[str, Any] = {
     "space": {"name": "nasbench201", "channels": 8, "cells": 1},
     "evaluations": 300,
+    "evaluator.epochs": 150,
+    "evaluator.augmentation": "shift+flip",
+    "training.epochs": 30,
+    "training.augmentation": "shift+flip",
     "retrain.random": 8,
     "retrain.candidates": 3,
     "export.formats": ["onnx"],
+    "threads": 1,
 }
 QUICK: dict[str, Any] = {
     "space": {"name": "nasbench201", "channels": 4, "cells": 1},
@@ -52,6 +61,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="data set, as for --data of the command line")
     parser.add_argument("--seeds", type=int, default=3, help="number of complete runs")
+    parser.add_argument("--processes", type=int, default=2, help="seeds that run at once, on one core each")
     parser.add_argument("--more-random", type=int, default=8, help="random architectures trained only for tau")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs; finished ones are reused")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="more settings of the search")
@@ -61,20 +71,26 @@ def main() -> None:
     settings |= dict(pair.split("=", 1) for pair in options.set)
     stem = f"{Path(options.data).stem}{'-quick' if options.quick else ''}"
     seeds = [_FIRST_SEED + i for i in range(1 if options.quick else options.seeds)]
-    ppo = [run(settings, "ppo", seed, options.runs / f"{stem}-ppo-{seed}") for seed in seeds]
-    evolution = [
-        run({**settings, "retrain.random": 0}, "evolution", seed, options.runs / f"{stem}-evolution-{seed}", whole.run)
-        for seed, whole in zip(seeds, ppo, strict=True)
-    ]
+    with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pairs = list(pool.map(partial(run_seed, settings, options.runs / stem), seeds))
+    ppo, evolution = ([SearchResult(folder) for folder in folders] for folders in zip(*pairs, strict=True))
     rows = [row for pair in zip(seeds, ppo, evolution, strict=True) for row in seed_rows(*pair)]
     rows += tau_rows(ppo, 2 if options.quick else options.more_random)
     write_rows(rows, options.out)
 
 
+def run_seed(settings: dict[str, Any], stem: Path, seed: int) -> tuple[Path, Path]:
+    """The PPO run and the evolution run of one seed; returns their folders."""
+    ppo, evolution = (stem.with_name(f"{stem.name}-{controller}-{seed}") for controller in ("ppo", "evolution"))
+    run(settings, "ppo", seed, ppo)
+    run({**settings, "retrain.random": 0}, "evolution", seed, evolution, supernet=ppo)
+    return ppo, evolution
+
+
 def run(
     settings: dict[str, Any], controller: str, seed: int, folder: Path, supernet: Path | None = None
 ) -> SearchResult:
-    """One complete run, continued if it exists; `supernet`: a run of the same seed whose supernet is taken over."""
+    """One complete run, continued if it exists; `supernet`: a run of this seed whose supernet is taken over."""
     if (folder / "run.db").exists():
         return Job.resume(folder).run()
     config = load_config(overrides={**settings, "controller": controller, "seed": seed, "run": str(folder)})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from nas_engine.config import SearchConfig
 from nas_engine.costs.analytic import AnalyticCost
@@ -21,6 +22,7 @@ from nas_engine.types import Architecture
 
 # Distinct streams from one seed, so that changing one phase leaves the draws of the others alone.
 CONTROLLER_STREAM, EVALUATOR_STREAM, RANDOM_STREAM, FEASIBILITY_STREAM = range(4)
+_SMALL_BATCH_MACS = 1e8
 _SAMPLES, _MEASURED_SAMPLES = 2000, 64  # a measured latency takes some 50 ms an architecture
 
 
@@ -70,6 +72,19 @@ def check_feasibility(parts: SearchParts, seed: int) -> FeasibilityReport | None
         rng=np.random.default_rng([seed, FEASIBILITY_STREAM]),
         samples=_MEASURED_SAMPLES if measured else _SAMPLES,
     )
+
+
+def choose_threads(config: SearchConfig, space: SearchSpace) -> int:
+    """CPU threads for a run: as set, else 1 where a batch through the largest network is too little work to share.
+
+    Below about 1e8 multiply-accumulates a forward pass spends more time waking threads than computing; on a busy
+    machine waiting threads cost many times the work itself.
+    """
+    if config.threads is not None:
+        return config.threads
+    largest = space.canonical(space.architecture(space.supernet().largest()))
+    macs = price([AnalyticCost(space, with_memory=False)], [largest])[0]["macs"]
+    return 1 if macs * config.training.batch_size < _SMALL_BATCH_MACS else torch.get_num_threads()
 
 
 def seed_of(seed: int, stream: int) -> int:

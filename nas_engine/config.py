@@ -130,6 +130,9 @@ class SearchConfig(BaseModel):
     )
     export: ExportOptions = Field(ExportOptions(), description="what is written at the end")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; by default 1 for small networks, where more only wait, else all cores"
+    )
     seed: int = Field(0, ge=0, description="same seed, same search")
     run: str | None = Field(None, description="run folder; by default runs/DATA-SPACE-CONTROLLER-N")
 

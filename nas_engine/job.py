@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nas_engine import __version__
-from nas_engine.assembly import RANDOM_STREAM, assemble, check_feasibility, seed_of
+from nas_engine.assembly import RANDOM_STREAM, assemble, check_feasibility, choose_threads, seed_of
 from nas_engine.config import SearchConfig
 from nas_engine.context import EventLog, LogReporter, Reporter, RunContext
-from nas_engine.costs.measured import measure_latency
+from nas_engine.costs.measured import measure_latency, torch_threads
 from nas_engine.data.base import ImageDataset
 from nas_engine.data.loading import load_dataset
 from nas_engine.errors import ConfigError
@@ -60,7 +60,8 @@ class Job:
         parts = assemble(config, dataset)
         feasibility = check_feasibility(parts, config.seed)
         folder = Path(config.run) if config.run else default_run_folder(config)
-        config = config.model_copy(update={"run": str(folder)})
+        threads = choose_threads(config, parts.space)
+        config = config.model_copy(update={"run": str(folder), "threads": threads})
         meta = {
             "version": __version__,
             "config": config.model_dump(mode="json"),
@@ -110,22 +111,26 @@ class Job:
             SearchInterrupted: a stop was requested; all is saved.
         """
         try:
-            if self.context.store.meta("report") is None:
-                self._announce()
-                search = Search(
-                    self.parts,
-                    self.context,
-                    evaluations=self.config.evaluations,
-                    proposals=self.config.proposals_per_step,
-                    every=self.config.checkpoint_every,
-                )
-                search.prepare()
-                search.explore()
-                self.retrain()
-            self.export()
+            with torch_threads(self.config.threads or 1):
+                if self.context.store.meta("report") is None:
+                    self._announce()
+                    self._search()
+                    self.retrain()
+                self.export()
         finally:
             self.context.close()
         return SearchResult(self.context.store.folder)
+
+    def _search(self) -> None:
+        search = Search(
+            self.parts,
+            self.context,
+            evaluations=self.config.evaluations,
+            proposals=self.config.proposals_per_step,
+            every=self.config.checkpoint_every,
+        )
+        search.prepare()
+        search.explore()
 
     def _announce(self) -> None:
         counts = self.context.store.meta("data")["images"]
@@ -193,7 +198,8 @@ class Job:
             NasEngineError: the training failed.
         """
         try:
-            return self._train(architecture, changes)
+            with torch_threads(self.config.threads or 1):
+                return self._train(architecture, changes)
         finally:
             self.context.close()
 

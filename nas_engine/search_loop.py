@@ -86,7 +86,7 @@ class Search:
         state = store.load_checkpoint("evaluator")
         if state is not None:
             evaluator.load_state_dict(state)
-        with self.context.phase("prepare", "train supernet") as advance:
+        with self.context.phase("prepare", "prepare evaluator") as advance:
             for progress in evaluator.prepare():
                 store.save_checkpoint("evaluator", evaluator.state_dict())
                 self.context.events.write("prepared", done=progress.done, total=progress.total, **progress.values)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nas_engine.controllers.lstm import LSTMPolicy
+from nas_engine.controllers.lstm import LSTMPolicy, Rollout
 from nas_engine.types import StateDict
 
 _LARGEST_BOOST = 1e3
@@ -29,13 +29,14 @@ class GuardedAdam:
             learning_rate: step size of Adam.
             max_grad_norm: gradients are scaled down to this L2 norm.
         """
-        self._module, self._max_grad_norm = module, max_grad_norm
-        self._adam = torch.optim.Adam(module.parameters(), lr=learning_rate, eps=1e-5)
+        self._weights, self._max_grad_norm = list(module.parameters()), max_grad_norm
+        self._adam = torch.optim.Adam(self._weights, lr=learning_rate, eps=1e-5)
         self.begin()
 
     def begin(self) -> None:
         """Mark the current weights and moments as the ones to go back to."""
-        self._saved = copy.deepcopy((self._module.state_dict(), self._adam.state_dict()))
+        moments = [{name: value.clone() for name, value in self._adam.state[w].items()} for w in self._weights]
+        self._saved = [(weight.detach().clone(), kept) for weight, kept in zip(self._weights, moments, strict=True)]
         self.grad_norm, self.undone = 0.0, False
 
     def step(self, loss: Tensor) -> bool:
@@ -49,15 +50,12 @@ class GuardedAdam:
         """
         self._adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.grad_norm = float(nn.utils.clip_grad_norm_(self._module.parameters(), self._max_grad_norm))
+        self.grad_norm = float(nn.utils.clip_grad_norm_(self._weights, self._max_grad_norm))
         if math.isfinite(loss.item()) and math.isfinite(self.grad_norm):
             self._adam.step()
-            if all(bool(weight.isfinite().all()) for weight in self._module.parameters()):
+            if all(bool(weight.isfinite().all()) for weight in self._weights):
                 return True
-        weights, moments = self._saved
-        self._module.load_state_dict(weights)
-        self._adam.load_state_dict(moments)
-        self.undone = True
+        self._undo()
         return False
 
     def state_dict(self) -> StateDict:
@@ -67,6 +65,13 @@ class GuardedAdam:
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
         self._adam.load_state_dict(copy.deepcopy(state))
+
+    @torch.no_grad()
+    def _undo(self) -> None:
+        for weight, (value, moments) in zip(self._weights, self._saved, strict=True):
+            weight.copy_(value)
+            self._adam.state[weight] = moments
+        self.undone = True
 
 
 class EntropyFloor:
@@ -86,21 +91,17 @@ class EntropyFloor:
         self.floor, self.boost = floor, 1.0
 
     @torch.no_grad()
-    def apply(self, policy: LSTMPolicy, genes: Tensor) -> float:
-        """Look at the policy after an update, and act where it is too certain.
+    def apply(self, policy: LSTMPolicy, rollout: Rollout) -> None:
+        """Act where the policy has become too certain.
 
         Args:
             policy: its logits may be scaled down.
-            genes: int64 [n, decisions]; the entropy is measured along these.
-
-        Returns:
-            The entropy before acting, nats a decision.
+            rollout: what `policy` says now about the architectures along which the entropy is measured.
         """
-        found = entropy = float(policy.evaluate(genes).mean_entropy)
-        self.boost = min(2 * self.boost, _LARGEST_BOOST) if found < self.floor else max(self.boost / 2, 1.0)
+        entropy = rollout.mean_entropy.item()
+        self.boost = min(2 * self.boost, _LARGEST_BOOST) if entropy < self.floor else max(self.boost / 2, 1.0)
         for _ in range(_MOST_HALVINGS):
             if entropy >= self.floor / 2:
                 break
             policy.scale_logits(0.5)
-            entropy = float(policy.evaluate(genes).mean_entropy)
-        return found
+            entropy = policy.evaluate(rollout.genes).mean_entropy.item()

@@ -93,14 +93,14 @@ class Learner:
             ``nan_guard`` (1 where the update was undone).
         """
         with torch.no_grad():
-            moved = approx_kl(self.policy.evaluate(before.genes), before)
-        entropy_weight = self.entropy_weight
-        entropy = self._floor.apply(self.policy, before.genes)
+            after = self.policy.evaluate(before.genes)
+        entropy, entropy_weight = after.mean_entropy.item(), self.entropy_weight
+        self._floor.apply(self.policy, after)
         return {
             "entropy": entropy,
             "entropy_collapsed": float(entropy < self._options.entropy_floor),
             "entropy_weight": entropy_weight,
-            "approx_kl": moved,
+            "approx_kl": approx_kl(after, before),
             "grad_norm": self._adam.grad_norm,
             "repeated_proposals": self.proposer.repeated_share,
             "nan_guard": float(self._adam.undone),

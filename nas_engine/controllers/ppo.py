@@ -38,6 +38,7 @@ class PPOController:
         """
         self.options = options
         self._learner = Learner(space, options, seed)
+        self.policy = self._learner.policy
 
     def propose(self, n: int) -> list[Architecture]:
         """The next `n` architectures, drawn from the policy."""

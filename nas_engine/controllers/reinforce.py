@@ -33,6 +33,7 @@ class ReinforceController:
         """
         self.options = options
         self._learner = Learner(space, options, seed)
+        self.policy = self._learner.policy
         self._average: float | None = None
 
     def propose(self, n: int) -> list[Architecture]:

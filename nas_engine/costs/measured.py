@@ -76,7 +76,7 @@ def measure_latency(
     """
     device = _device_of(model)
     images = _random_images(shape, batch_size, seed).to(device)
-    with _threads(threads), _eval_mode(model), torch.inference_mode():
+    with torch_threads(threads), _eval_mode(model), torch.inference_mode():
         for _ in range(warmup):
             model(images)
         seconds = [_time_forward(model, images) for _ in range(repeats)]
@@ -206,7 +206,8 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Within the context torch uses `count` CPU threads within an operation; afterwards as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

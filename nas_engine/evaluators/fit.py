@@ -36,7 +36,7 @@ class FitOptions(Options):
     )
     batch_size: int = Field(64, ge=2, description="images a step")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    augmentation: Literal["none", "shift", "shift+flip"] = Field(
+    augmentation: Literal["none", "shift", "flip", "shift+flip"] = Field(
         "shift",
         description="shift: random crops after padding by an eighth; flip: mirrored left to right half the time",
     )
@@ -225,7 +225,7 @@ def augmented(images: Tensor, augmentation: str, black: Tensor, rng: np.random.G
 
     Args:
         images: float32 [n, channels, height, width].
-        augmentation: ``none``, ``shift`` or ``shift+flip``.
+        augmentation: ``none``, ``shift``, ``flip`` or ``shift+flip``.
         black: [1, channels, 1, 1]; the value of a black pixel, which fills what a shift uncovers.
         rng: source of offsets and mirrorings.
     """

@@ -28,10 +28,3 @@ class TestPPO(ControllerContract):
     @pytest.fixture
     def make_controller(self) -> MakeController:
         return lambda space, seed: PPOController(space, PPOOptions(), seed)
-
-
-class TestPPOOnRawRewards(ControllerContract):
-    @pytest.fixture
-    def make_controller(self) -> MakeController:
-        options = PPOOptions(advantages="raw", minibatches=2, free_samples=10, hidden_size=8)
-        return lambda space, seed: PPOController(space, options, seed)

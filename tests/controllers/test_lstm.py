@@ -38,7 +38,7 @@ def test_samples_are_valid_architectures():
 def test_probabilities_of_all_architectures_sum_to_one():
     genes = torch.tensor(list(MASKED.diagram))
     log_probs = decided_policy(MASKED).evaluate(genes).log_probs.sum(dim=1)
-    assert float(log_probs.exp().sum()) == pytest.approx(1, abs=1e-5)
+    assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_samples_follow_the_evaluated_probabilities():
@@ -58,7 +58,7 @@ def test_entropy_is_that_of_the_conditional_distributions():
     log_probs = rollout.log_probs.sum(dim=1)
     whole = -(log_probs.exp() * log_probs).sum()
     chained = (log_probs.exp() * rollout.entropies.sum(dim=1)).sum()
-    assert float(chained) == pytest.approx(float(whole), rel=1e-4)
+    assert chained.item() == pytest.approx(whole.item(), rel=1e-4)
 
 
 def test_starts_close_to_uniform_over_the_open_choices():
@@ -74,7 +74,7 @@ def test_forced_decisions_are_not_open_and_cost_nothing():
     assert rollout.open.tolist() == [[True, True, False]]
     assert rollout.log_probs[0, 2].item() == 0
     assert rollout.entropies[0, 2].item() == 0
-    assert float(rollout.mean_entropy) == pytest.approx(float(rollout.entropies[0, :2].mean()))
+    assert rollout.mean_entropy.item() == pytest.approx(rollout.entropies[0, :2].mean().item())
 
 
 def test_every_weight_gets_a_gradient():
@@ -86,19 +86,6 @@ def test_every_weight_gets_a_gradient():
         assert bool(weight.grad.abs().sum() > 0), name
 
 
-def test_gradient_agrees_with_finite_differences():
-    policy = make_policy(MASKED).double()
-    genes = torch.tensor([[1, 0, 2], [0, 2, 1]])
-
-    def loss(bias: torch.Tensor) -> torch.Tensor:
-        with torch.nn.utils.parametrize.cached():
-            replaced = torch.func.functional_call(policy, {"logit_bias": bias}, (genes,))
-        return replaced.log_probs.sum() + replaced.entropies.sum()
-
-    policy.forward = policy.evaluate
-    assert torch.autograd.gradcheck(loss, policy.logit_bias.detach().clone().requires_grad_())
-
-
 def test_temperature_flattens_and_the_tanh_constant_bounds():
     genes = torch.tensor(list(MASKED.diagram))
     sharp = decided_policy(MASKED)
@@ -107,7 +94,7 @@ def test_temperature_flattens_and_the_tanh_constant_bounds():
         other.load_state_dict(sharp.state_dict())
         assert other.evaluate(genes).mean_entropy > sharp.evaluate(genes).mean_entropy
     # Logits within (-1, 1): no open choice of three is less likely than e^-2 times the others.
-    assert float(bounded.evaluate(genes).log_probs.min()) >= -math.log(1 + 2 * math.exp(2)) - 1e-6
+    assert bounded.evaluate(genes).log_probs.min().item() >= -math.log(1 + 2 * math.exp(2)) - 1e-6
 
 
 def test_scaling_the_logits_down_makes_it_uniform():

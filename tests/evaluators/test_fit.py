@@ -145,12 +145,20 @@ def test_shifted_images_are_crops_of_the_padded_image(digits):
 
 def test_flipping_mirrors_about_half_of_the_images(digits):
     images = digits.train.images[:400]
-    flipped = augmented(images, "shift+flip", BLACK, np.random.default_rng(0))
-    plain = augmented(images, "shift", BLACK, np.random.default_rng(0))
-    kept = (flipped == plain).flatten(1).all(1)
-    mirrored = (flipped == plain.flip(-1)).flatten(1).all(1)
+    flipped = augmented(images, "flip", BLACK, np.random.default_rng(0))
+    kept = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert (kept | mirrored).all()
     assert 150 < int(mirrored.sum()) < 250
+
+
+def test_shifting_and_flipping_both_happen(digits):
+    images = digits.train.images[:300]
+    both = augmented(images, "shift+flip", BLACK, np.random.default_rng(0))
+    shifted = augmented(images, "shift", BLACK, np.random.default_rng(0))
+    mirrored = (both == shifted.flip(-1)).flatten(1).all(1)
+    assert ((both == shifted).flatten(1).all(1) | mirrored).all()
+    assert 100 < int(mirrored.sum()) < 200
 
 
 def test_without_augmentation_images_are_untouched(digits):

@@ -19,9 +19,9 @@ few_levels = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=
 
 
 def test_equal_and_opposite_order():
-    assert rank_quality([1, 2, 3, 4], [10, 20, 30, 50]).tau == 1
-    assert rank_quality([1, 2, 3, 4], [10, 20, 30, 50]).spearman == 1
-    assert rank_quality([1, 2, 3, 4], [4, 3, 2, 1]).tau == -1
+    assert rank_quality([1, 2, 3, 4], [10, 20, 30, 50]).tau == pytest.approx(1)
+    assert rank_quality([1, 2, 3, 4], [10, 20, 30, 50]).spearman == pytest.approx(1)
+    assert rank_quality([1, 2, 3, 4], [4, 3, 2, 1]).tau == pytest.approx(-1)
 
 
 def test_one_swap_of_neighbours_has_a_closed_form():
@@ -64,7 +64,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_architectures_without_finite_scores_are_dropped():
     quality = rank_quality([1, math.nan, 2, 3, 4], [1, 2, 2, 3, math.nan])
-    assert (quality.n, quality.dropped, quality.tau) == (3, 2, 1)
+    assert (quality.n, quality.dropped) == (3, 2)
+    assert quality.tau == pytest.approx(1)
 
 
 def test_equal_scores_say_nothing():
@@ -94,4 +95,5 @@ def test_failed_evaluations_are_dropped(few_digits, space):
     evaluator = TrainingEvaluator(FaultySpace(space, architectures[0], fail), few_digits, TrainingOptions(epochs=1))
     accuracies = [o.values.get("accuracy", 0.5) for o in evaluator.evaluate(architectures)]
     quality = measure_rank_quality(evaluator, architectures, accuracies)
-    assert (quality.n, quality.dropped, quality.tau) == (3, 1, 1)
+    assert (quality.n, quality.dropped) == (3, 1)
+    assert quality.tau == pytest.approx(1)

@@ -1,0 +1,70 @@
+"""Proposals are new and canonical, and what is learned from are the genes that were drawn."""
+
+from __future__ import annotations
+
+import torch
+
+from nas_engine.controllers.lstm import LSTMPolicy
+from nas_engine.controllers.proposing import Proposer
+from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
+
+MERGING = BlockSpace(options=BlockSpaceOptions(blocks=4, widths=3, merge_skips=True))
+
+
+def make(space: BlockSpace, certain_of: tuple[int, ...] | None = None, certainty: float = 30.0) -> Proposer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        policy = LSTMPolicy(space.diagram, embedding_size=4, hidden_size=8)
+    if certain_of:
+        with torch.no_grad():
+            policy.logit_bias[torch.arange(len(certain_of)), torch.tensor(certain_of)] = certainty
+    return Proposer(space, policy, seed=0)
+
+
+def test_a_proposal_is_learned_from_with_the_genes_that_were_drawn():
+    proposer = make(MERGING, certain_of=(0, 2, 0, 1))
+    [proposed] = proposer.propose(1)
+    assert proposed.genes == (2, 1, 0, 0)
+    genes, rewards = proposer.collect([proposed], [0.5], most_free=0)
+    assert genes.tolist() == [[0, 2, 0, 1]]
+    assert rewards.tolist() == [0.5]
+
+
+def test_what_others_proposed_is_learned_from_in_canonical_form():
+    genes, _ = make(MERGING).collect([MERGING.architecture((0, 2, 0, 1))], [0.5], most_free=0)
+    assert genes.tolist() == [[2, 1, 0, 0]]
+
+
+def test_a_certain_policy_is_completed_by_neighbours_of_the_best():
+    proposer = make(MERGING, certain_of=(1, 1, 1, 1))
+    [known] = proposer.propose(1)
+    proposer.collect([known], [1.0], most_free=0)
+    neighbours = {MERGING.canonical(neighbour) for neighbour in MERGING.neighbours(known)}
+    assert set(proposer.propose(len(neighbours))) == neighbours
+    assert proposer.repeated_share == 1
+
+
+def test_known_architectures_drawn_again_are_free_samples():
+    proposer = make(MERGING, certain_of=(1, 1, 1, 1))
+    [known] = proposer.propose(1)
+    proposer.collect([known], [1.0], most_free=5)
+    fresh = proposer.propose(2)
+    genes, rewards = proposer.collect(fresh, [0.1, 0.2], most_free=5)
+    assert rewards.tolist() == [0.1, 0.2] + [1.0] * 5
+    assert genes[2:].tolist() == [[1, 1, 1, 1]] * 5
+
+
+def test_free_samples_do_not_outlive_the_update_they_belong_to():
+    proposer = make(MERGING, certain_of=(1, 1, 1, 1))
+    proposer.collect(proposer.propose(1), [1.0], most_free=5)
+    fresh = proposer.propose(1)
+    proposer.collect(fresh, [0.1], most_free=0)
+    _, rewards = proposer.collect(fresh, [0.1], most_free=5)
+    assert rewards.tolist() == [0.1]
+
+
+def test_best_is_sorted_and_keeps_the_earlier_of_equals():
+    proposer = make(MERGING)
+    told = [MERGING.architecture(genes) for genes in ((1, 0, 0, 0), (2, 0, 0, 0), (2, 2, 0, 0), (1, 2, 0, 0))]
+    proposer.collect(told, [0.3, 0.9, 0.3, 0.1], most_free=0)
+    assert proposer.best(3) == [told[1], told[0], told[2]]
