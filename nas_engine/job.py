@@ -265,7 +265,9 @@ class Job:
         ]
         if len(pairs) < 3:
             return None
-        return dataclasses.asdict(rank_quality([score for score, _ in pairs], [accuracy for _, accuracy in pairs]))
+        accuracies = [accuracy for _, accuracy in pairs]
+        quality = rank_quality([score for score, _ in pairs], accuracies)
+        return {**dataclasses.asdict(quality), "accuracy_min": min(accuracies), "accuracy_max": max(accuracies)}
 
     def _feasible(self, architecture: Architecture) -> bool:
         metrics = Metrics(price(self.parts.cost_models, [architecture])[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 @pytest.fixture(scope="module")
 def extend() -> dict[str, Any]:
-    """All names that the code blocks of docs/extend.md define."""
-    names: dict[str, Any] = {}
+    """All names that the code blocks of docs/extend.md define, in a module so that they can be pickled."""
+    module = sys.modules["docs_extend"] = ModuleType("docs_extend")
     for block in re.findall(r"```python\n(.*?)```", (DOCS / "extend.md").read_text(), flags=re.DOTALL):
-        exec(block, names)
-    return names
+        exec(block, module.__dict__)
+    return module.__dict__
 
 
 class TestPlainSpace(SpaceContract):
@@ -35,8 +37,8 @@ class TestPlainSpace(SpaceContract):
 
 class TestClimber(ControllerContract):
     @pytest.fixture
-    def space(self, extend: dict[str, Any]) -> Any:
-        return extend["PlainSpace"](ImageShape(1, 8, 8, 10))
+    def make_controller(self, extend: dict[str, Any]) -> Any:
+        return lambda space, seed: extend["Climber"](space, extend["ClimberOptions"](), seed)
 
 
 def test_the_documented_objective_prefers_cheap_networks(extend: dict[str, Any]) -> None:
@@ -65,8 +67,8 @@ def test_the_documented_parts_search_together(extend: dict[str, Any], tmp_path: 
         proposals_per_step=3,
         training={"epochs": 1},
         retrain={"candidates": 1, "random": 1},
-        export={"formats": ["onnx", "state_dict"]},
+        export={"formats": ["onnx", "torch_export"]},
         run=tmp_path / "run",
     )
     assert result.best.metrics["test_accuracy"] > 0
-    assert {path.suffix for path in (tmp_path / "run" / "export").iterdir()} >= {".onnx", ".pt", ".json"}
+    assert {path.suffix for path in (tmp_path / "run" / "export").iterdir()} >= {".onnx", ".pt2", ".json"}

@@ -37,8 +37,9 @@ class FitOptions(Options):
     batch_size: int = Field(64, ge=2, description="images a step")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     augmentation: Literal["none", "shift", "flip", "shift+flip"] = Field(
-        "shift",
-        description="shift: random crops after padding by an eighth; flip: mirrored left to right half the time",
+        "none",
+        description="shift: random crops after padding by an eighth; flip: mirrored left to right half the time "
+        "(never for digits or text); worth it in long trainings, a loss in short ones",
     )
     max_grad_norm: float | None = Field(
         5.0, gt=0, description="longest gradient (L2 norm) that is not cut; none: never"
