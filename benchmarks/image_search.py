@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 SETTINGS: dict[str, Any] = {
     "space": {"name": "nasbench201", "channels": 8, "cells": 1},
     "evaluations": 300,
-    "evaluator.epochs": 150,
+    "evaluator.epochs": 60,
     "evaluator.augmentation": "shift+flip",
-    "training.epochs": 30,
+    "training.epochs": 12,
     "training.augmentation": "shift+flip",
     "retrain.random": 8,
     "retrain.candidates": 3,

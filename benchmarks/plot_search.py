@@ -17,7 +17,7 @@ from nas_engine.result import SearchResult
 from nas_engine.types import Trial
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot as plt
 
 
 def main() -> None:
