@@ -14,7 +14,7 @@ from nas_engine.costs.base import CostModel
 from nas_engine.costs.measured import MeasuredLatency
 from nas_engine.data.base import ImageDataset
 from nas_engine.errors import ConfigError
-from nas_engine.evaluators.fit import usable_device
+from nas_engine.evaluators.fit import check_images, usable_device
 from nas_engine.objectives import Constraint, FeasibilityReport, feasibility_report
 from nas_engine.search_loop import SearchParts, price
 from nas_engine.spaces.base import SearchSpace
@@ -30,10 +30,12 @@ def assemble(config: SearchConfig, dataset: ImageDataset) -> SearchParts:
     """Build the components of a search.
 
     Raises:
+        DataError: there are fewer training images than a batch of the supernet or of a training holds.
         ConfigError: the device is absent, a component refuses its options or the images, or nothing measures a metric
             that the objective or a constraint names.
     """
     usable_device(config.device)
+    check_images(dataset, config.training)
     space: SearchSpace = config.space.factory(dataset.shape, config.space.options)
     constraints = tuple(Constraint.parse(text) for text in config.constraints)
     objective = config.objective.factory(config.objective.options)

@@ -155,8 +155,9 @@ class Job:
         retrained = self.retraining.train([t.architecture for t in best], "retrain", "retrain the best")
         baseline = self.retraining.train(drawn, "baseline", "retrain random ones")
         winner = choose_winner(retrained)
-        images = self.dataset.validation.images[:_EXAMPLE_IMAGES].clone()
-        store.save_checkpoint("example_images", {"images": images})
+        if store.load_checkpoint("example_images") is None:
+            images = self.dataset.validation.images[:_EXAMPLE_IMAGES].clone()
+            store.save_checkpoint("example_images", {"images": images})
         report = self._report(winner, baseline)
         store.set_meta("report", report)
         self.context.events.write("report", **report)
