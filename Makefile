@@ -6,13 +6,24 @@ READY := $(VENV)/ready
 DATA := $(wildcard ../shared/data)
 export NAS_ENGINE_DATA ?= $(abspath $(DATA))
 
-.PHONY: search test check format test-native test-gpu bench bench-gpu clean
+.PHONY: search test coverage check format test-native test-gpu bench clean
 
 search: $(READY)
 	$(BIN)/python -m nas_engine search
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+coverage: $(READY)
+	$(BIN)/pytest --numprocesses auto --dist loadfile --cov nas_engine --cov nas_envs --cov-report term
+
+# The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer, CUDA kernel bodies through the host shim.
+test-native: $(READY)
+	$(BIN)/python tests/native/run_ctest.py
+
+# On a machine with a GPU; elsewhere every test is skipped with the reason.
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
 
 # Style, types, layers and C++ format; no file is changed.
 check: $(READY)
@@ -29,7 +40,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
-	cd benchmarks && for script in cost_estimate env_step known_optimum; do \
+	cd benchmarks && for script in cost_estimate env_step known_optimum code_size; do \
 	  ../$(BIN)/python $$script.py --out results/$$script.json || exit 1; done
 
 # Installed once, and again whenever what it is built from changes.

@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "evaluations": 250,
     "evaluator.epochs": 50,
     "evaluator.augmentation": "flip",
-    "training.epochs": 12,
+    "training.epochs": 8,
     "training.augmentation": "flip",
     "retrain.random": 8,
     "retrain.candidates": 3,

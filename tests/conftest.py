@@ -9,8 +9,8 @@ import pytest
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# Tests of small networks run faster, and the same everywhere, without a thread pool for each worker.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Networks of this size are faster without threads, which wait for each other when tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
