@@ -191,9 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app(args=list(arguments) if arguments is not None else None)
-    except SearchInterrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        sys.exit(130)
     except NasEngineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -265,11 +262,12 @@ def _stopping(job: Any) -> Iterator[None]:
     previous: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except SearchInterrupted:
-        raise
-    except KeyboardInterrupt as second:
-        folder = job.context.store.folder
-        raise SearchInterrupted(f"stopped: continue with 'python -m nas_engine resume {folder}'") from second
+    except KeyboardInterrupt as interruption:
+        # Answered here: Typer would turn it into "Aborted!".
+        saved = isinstance(interruption, SearchInterrupted)
+        hint = f"stopped: continue with 'python -m nas_engine resume {job.context.store.folder}'"
+        print(f"\n{interruption if saved else hint}", file=sys.stderr)
+        raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGINT, previous)
 

@@ -74,7 +74,7 @@ def test_kill_minus_nine_in_any_phase(
     assert_same(ne.resume(folder), uninterrupted)
 
 
-def _wait_for_event(log: Path, event: str, phase: str | None, process: subprocess.Popen[bytes]) -> None:
+def _wait_for_event(log: Path, event: str, phase: str | None, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         lines = log.read_text().splitlines(keepends=True) if log.exists() else []
@@ -83,6 +83,21 @@ def _wait_for_event(log: Path, event: str, phase: str | None, process: subproces
             return
         time.sleep(0.002)
     pytest.fail(f"the run ended ({process.poll()}) before the event {event!r} was seen")
+
+
+@pytest.mark.slow
+def test_one_interrupt_saves_and_says_how_to_resume(tmp_path: Path, uninterrupted: ne.SearchResult) -> None:
+    folder = tmp_path / "run"
+    options = [f"--{name}={json.dumps(value)}" for name, value in SETTINGS.items()]
+    command = [sys.executable, "-m", "nas_engine", "search", *options, f"--run={folder}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        _wait_for_event(folder / "search.jsonl", "prepared", None, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1].endswith(f"continue with 'python -m nas_engine resume {folder}'")
+    assert "Traceback" not in said
+    assert_same(ne.resume(folder), uninterrupted)
 
 
 class _PowerCutError(BaseException):
