@@ -25,7 +25,7 @@ from record import Row, arguments, write_rows
 from nas_engine.config import load_config
 from nas_engine.evaluators.rank_quality import rank_quality
 from nas_engine.job import Job
-from nas_engine.result import SearchResult
+from nas_engine.result import SearchResult, config_of
 from nas_engine.retraining import random_architectures
 from nas_engine.store import RunStore
 from nas_engine.types import Architecture
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits", help="data set, as for --data of the command line")
     parser.add_argument("--seeds", type=int, default=3, help="number of complete runs")
     parser.add_argument("--processes", type=int, default=2, help="seeds that run at once, on one core each")
-    parser.add_argument("--more-random", type=int, default=8, help="random architectures trained only for tau")
+    parser.add_argument("--standalone", type=int, default=32, help="random architectures trained for tau, in all")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs; finished ones are reused")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="more settings of the search")
     options = parser.parse_args()
@@ -75,7 +75,7 @@ def main() -> None:
         pairs = list(pool.map(partial(run_seed, settings, options.runs / stem), seeds))
     ppo, evolution = ([SearchResult(folder) for folder in folders] for folders in zip(*pairs, strict=True))
     rows = [row for pair in zip(seeds, ppo, evolution, strict=True) for row in seed_rows(*pair)]
-    rows += tau_rows(ppo, 2 if options.quick else options.more_random)
+    rows += tau_rows(ppo, 5 if options.quick else options.standalone)
     write_rows(rows, options.out)
 
 
@@ -91,9 +91,12 @@ def run(
     settings: dict[str, Any], controller: str, seed: int, folder: Path, supernet: Path | None = None
 ) -> SearchResult:
     """One complete run, continued if it exists; `supernet`: a run of this seed whose supernet is taken over."""
-    if (folder / "run.db").exists():
-        return Job.resume(folder).run()
     config = load_config(overrides={**settings, "controller": controller, "seed": seed, "run": str(folder)})
+    if (folder / "run.db").exists():
+        with RunStore.open_read_only(folder) as store:
+            if config_of(store) != config:
+                raise SystemExit(f"{folder} holds a run with other settings: choose another --runs")
+        return Job.resume(folder).run()
     job = Job.start(config)
     if supernet is not None:
         with RunStore.open_read_only(supernet) as store:
@@ -123,10 +126,13 @@ def seed_rows(seed: int, ppo: SearchResult, evolution: SearchResult) -> list[Row
     return rows
 
 
-def tau_rows(results: Sequence[SearchResult], more: int) -> list[Row]:
-    """Kendall's tau of every supernet on the union of all random architectures, by stand-alone test accuracy."""
+def tau_rows(results: Sequence[SearchResult], total: int) -> list[Row]:
+    """Kendall's tau of every supernet on the union of all random architectures, by stand-alone test accuracy.
+
+    The trainings are those of all seeds: their initial weights and training images differ, the test images do not.
+    """
     standalone = {row["architecture"]: row["metrics"]["test_accuracy"] for r in results for row in r.report["random"]}
-    standalone |= _train_more(results[0], set(standalone), more)
+    standalone |= _train_more(results[0], set(standalone), total - len(standalone))
     rows = []
     for result in results:
         scores = _supernet_scores(result, list(standalone))

@@ -97,7 +97,11 @@ def seed_of(seed: int, stream: int) -> int:
 def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> tuple[CostModel, ...]:
     models: list[CostModel] = [AnalyticCost(space)]
     models += [cost.factory(space, cost.options) for cost in config.costs]
-    known = {name for model in models for name in model.names} | {"accuracy", "loss"}
+    names = [name for model in models for name in model.names] + ["accuracy", "loss"]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"costs give {', '.join(twice)} twice: map the columns of the table to other names")
+    known = set(names)
     if "latency_ms" in needed - known:
         models.append(MeasuredLatency(space, config.latency))
         known.add("latency_ms")

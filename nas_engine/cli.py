@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -265,7 +264,8 @@ def _stopping(job: Any) -> Iterator[None]:
     except KeyboardInterrupt as interruption:
         # Answered here: Typer would turn it into "Aborted!".
         saved = isinstance(interruption, SearchInterrupted)
-        hint = f"stopped: continue with 'python -m nas_engine resume {job.context.store.folder}'"
+        command = job.context.how_to_continue or f"python -m nas_engine resume {job.context.store.folder}"
+        hint = f"stopped: continue with '{command}'"
         print(f"\n{interruption if saved else hint}", file=sys.stderr)
         raise typer.Exit(130) from None
     finally:
@@ -282,6 +282,13 @@ def _print_settings() -> None:
 
 
 def _as_json(result: Any) -> dict[str, Any]:
+    from nas_engine.context import finite
+
+    plain: dict[str, Any] = finite(_summary(result))  # JSON has no NaN
+    return plain
+
+
+def _summary(result: Any) -> dict[str, Any]:
     return {
         "version": __version__,
         "run": str(result.run),
@@ -301,8 +308,8 @@ def _trial_json(trial: Any) -> dict[str, Any]:
         "architecture": trial.architecture.key,
         "phase": trial.phase,
         "step": trial.step,
-        "reward": trial.reward if math.isfinite(trial.reward) else None,
+        "reward": trial.reward,
         "cached": trial.cached,
-        "values": {k: v if math.isfinite(v) else None for k, v in trial.outcome.values.items()},
+        "values": dict(trial.outcome.values),
         "failure": failure,
     }

@@ -133,7 +133,7 @@ class SearchConfig(BaseModel):
     threads: int | None = Field(
         None, ge=1, description="CPU threads; by default 1 for small networks, where more only wait, else all cores"
     )
-    seed: int = Field(0, ge=0, description="same seed, same search")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="same seed, same search")
     run: str | None = Field(None, description="run folder; by default runs/DATA-SPACE-CONTROLLER-N")
 
     def to_yaml(self) -> str:
@@ -153,7 +153,8 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
         ConfigError: the file is missing or no mapping, or a name or value is not allowed.
     """
     settings = _read_yaml(file) if file is not None else {}
-    for name, value in (overrides or {}).items():
+    # Components before their options, in whatever order they were given.
+    for name, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
         _override(settings, name.split("."), value)
     config: SearchConfig = checked(SearchConfig, settings, "")
     return config
@@ -202,6 +203,8 @@ def _override(settings: dict[str, Any], path: Sequence[str], value: Any) -> None
     *parents, last = path
     for parent in parents:
         inner = settings.get(parent)
+        if not isinstance(inner, str | Mapping | None):
+            raise ConfigError(f"{parent!r} is {inner!r}, which has no {last!r}: give a mapping of names to values")
         settings[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or _default_section(parent))
         settings = settings[parent]
     current = settings.get(last)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -53,13 +54,13 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         """Open `path` for appending; a last line that a crash cut in half is dropped."""
         if path.exists():
-            whole = path.read_bytes()
-            path.write_bytes(whole[: whole.rfind(b"\n") + 1])
+            content = path.read_bytes()
+            os.truncate(path, content.rfind(b"\n") + 1)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, **values: Any) -> None:
         """Append ``{"event": event, "time": <Unix seconds>, **values}``."""
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(values)}, allow_nan=False)
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **finite(values)}, allow_nan=False)
         self._file.write(line + "\n")
         self._file.flush()
 
@@ -68,11 +69,12 @@ class EventLog:
         self._file.close()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same mappings, lists and values, with None in place of numbers that JSON does not have."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -87,12 +89,14 @@ class RunContext:
         events: the structured log.
         reporter: progress for people.
         stop_requested: set it to end the run after the current unit of work.
+        how_to_continue: the command that goes on where a stop ended, if it is not ``resume``.
     """
 
     store: RunStore
     events: EventLog
     reporter: Reporter = field(default_factory=LogReporter)
     stop_requested: bool = False
+    how_to_continue: str = ""
 
     def check_stop(self) -> None:
         """End the run here if the user asked for it.
@@ -101,8 +105,8 @@ class RunContext:
             SearchInterrupted: a stop was requested; all work up to here is in the store.
         """
         if self.stop_requested:
-            folder = self.store.folder
-            raise SearchInterrupted(f"stopped and saved: continue with 'python -m nas_engine resume {folder}'")
+            command = self.how_to_continue or f"python -m nas_engine resume {self.store.folder}"
+            raise SearchInterrupted(f"stopped and saved: continue with '{command}'")
 
     @contextmanager
     def phase(self, name: str, title: str) -> Iterator[Advance]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from nas_engine.assembly import RANDOM_STREAM, assemble, check_feasibility, choo
 from nas_engine.config import SearchConfig
 from nas_engine.context import EventLog, LogReporter, Reporter, RunContext
 from nas_engine.costs.measured import measure_latency, torch_threads
-from nas_engine.data.base import ImageDataset
+from nas_engine.data.base import ImageDataset, Split
 from nas_engine.data.loading import load_dataset
 from nas_engine.errors import ConfigError
 from nas_engine.evaluators.rank_quality import rank_quality
@@ -69,7 +70,6 @@ class Job:
             "feasibility": str(feasibility) if feasibility else None,
         }
         store = RunStore.create(folder, meta)
-        write_atomically(folder / "config.yaml", config.to_yaml().encode())
         return cls._open(config, parts, dataset, store, reporter)
 
     @classmethod
@@ -101,6 +101,9 @@ class Job:
         store: RunStore,
         reporter: Reporter | None,
     ) -> Job:
+        written = config.model_copy(update={"run": None})  # so that the file starts a new run
+        if not (store.folder / "config.yaml").exists():
+            write_atomically(store.folder / "config.yaml", written.to_yaml().encode())
         context = RunContext(store, EventLog(store.folder / "search.jsonl"), reporter or LogReporter())
         return cls(config, parts, dataset, context)
 
@@ -132,6 +135,16 @@ class Job:
         search.prepare()
         search.explore()
 
+    def _baseline(self, count: int) -> list[Architecture]:
+        """Random architectures to compare with; drawn once, since a latency measured again is another one."""
+        keys = self.context.store.meta("baseline")
+        if keys is None:
+            seed = seed_of(self.config.seed, RANDOM_STREAM)
+            drawn = random_architectures(self.parts.space, count, self._feasible, seed)
+            keys = [architecture.key for architecture in drawn]
+            self.context.store.set_meta("baseline", keys)
+        return [self.parts.space.from_key(key) for key in keys]
+
     def _announce(self) -> None:
         counts = self.context.store.meta("data")["images"]
         shape = self.parts.space.shape
@@ -149,9 +162,11 @@ class Job:
         store, options = self.context.store, self.config.retrain
         best = best_trials(store.trials(phase="search"), self.parts.constraints, options.candidates)
         if not best:
-            raise ConfigError("no evaluated architecture meets the constraints: loosen them or raise 'evaluations'")
-        seed = seed_of(self.config.seed, RANDOM_STREAM)
-        drawn = random_architectures(self.parts.space, options.random, self._feasible, seed)
+            limits = ", ".join(map(str, self.parts.constraints)) or "the limits of memory and time"
+            raise ConfigError(
+                f"no evaluated architecture meets {limits}: start a new run with looser ones or more 'evaluations'"
+            )
+        drawn = self._baseline(options.random)
         retrained = self.retraining.train([t.architecture for t in best], "retrain", "retrain the best")
         baseline = self.retraining.train(drawn, "baseline", "retrain random ones")
         winner = choose_winner(retrained)
@@ -198,6 +213,9 @@ class Job:
             ConfigError: an unknown architecture or setting.
             NasEngineError: the training failed.
         """
+        chosen = f" --architecture {architecture}" if architecture else ""
+        settings = "".join(f" --training.{name} {value}" for name, value in changes.items())
+        self.context.how_to_continue = f"python -m nas_engine train {self.context.store.folder}{chosen}{settings}"
         try:
             with torch_threads(self.config.threads or 1):
                 return self._train(architecture, changes)
@@ -238,13 +256,14 @@ class Job:
         latency = measure_latency(
             retraining.network(architecture), self.parts.space.shape, **self.config.latency.model_dump()
         )
-        values = {name: value for name, value in trial.outcome.values.items() if not name.startswith(("acc", "loss"))}
+        scores = {"accuracy", "loss", "accuracy_uncalibrated"}
+        values = {name: value for name, value in trial.outcome.values.items() if name not in scores}
         metrics = {
             "validation_accuracy": trial.outcome.values["accuracy"],
             "test_accuracy": tested.accuracy,
-            **values,
-            "latency_ms": latency.median_ms,
-            "latency_p95_ms": latency.p95_ms,
+            **values,  # among them the latency_ms that the search went by, where it did
+            "measured_latency_ms": latency.median_ms,
+            "measured_latency_p95_ms": latency.p95_ms,
         }
         return {
             "architecture": architecture.key,
@@ -293,6 +312,12 @@ def describe_row(row: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _digest(split: Split) -> str:
+    digest = hashlib.sha256(split.images.numpy().tobytes())
+    digest.update(split.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _describe(dataset: ImageDataset) -> dict[str, Any]:
     """What identifies the data of a run; a resumed run compares it."""
     return {
@@ -303,4 +328,5 @@ def _describe(dataset: ImageDataset) -> dict[str, Any]:
         "std": list(dataset.std),
         "images": {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)},
         "validation_index": dataset.validation_index.tolist(),
+        "sha256": {name: _digest(getattr(dataset, name)) for name in ("train", "validation", "test")},
     }

@@ -33,9 +33,14 @@ __all__ = [
     "weighted_sum",
 ]
 
-_FAILURE_RATIO = 10.0  # where a cost has no bound, a failure counts as ten times the reference
+_FAILURE_RATIO = 10.0  # a failure counts as ten times the reference, and so does all that is dearer
 _SMALLEST_RATIO = 1e-6  # a cost of 0 has no negative power
 _LARGEST_PENALTY = 1.0
+
+
+def _capped(ratio: float) -> float:
+    """At most what a failure counts as, so that no success falls below a failure; NaN and infinity come through."""
+    return min(ratio, _FAILURE_RATIO) if math.isfinite(ratio) else ratio
 
 
 class Objective(Protocol):
@@ -44,7 +49,7 @@ class Objective(Protocol):
     Attributes:
         component_name: the name in YAML and on the command line.
         needs: names of the metrics it reads.
-        failure_reward: what a failed evaluation gets; no success falls below it in practice.
+        failure_reward: what a failed evaluation gets; no success falls below it.
     """
 
     component_name: str
@@ -124,7 +129,7 @@ class WeightedSum:
         return -sum(weight * self._term(name, metrics) for name, weight in self._weights.items())
 
     def _term(self, name: str, metrics: Metrics) -> float:
-        return 1.0 - metrics[name] if name == "accuracy" else metrics[name] / self._references[name]
+        return 1.0 - metrics[name] if name == "accuracy" else _capped(metrics[name] / self._references[name])
 
 
 class SoftPowerOptions(Options):
@@ -179,7 +184,7 @@ class Absolute:
     def __call__(self, metrics: Metrics) -> float:
         """Accuracy less the price of missing the target."""
         miss = abs(metrics[self.options.metric] / self.options.target - 1)
-        return metrics["accuracy"] + self.options.weight * miss
+        return metrics["accuracy"] + self.options.weight * _capped(miss)
 
 
 def accuracy() -> Accuracy:

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nas_engine import registry
 from nas_engine.config import SearchConfig
 from nas_engine.errors import StoreError
+from nas_engine.retraining import trained_network
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.store import RunStore
 from nas_engine.types import Architecture, ImageShape, Metrics, Trial
@@ -38,19 +38,24 @@ class Best:
     weights: Path
 
     def build(self) -> nn.Module:
-        """The trained network, a plain `torch.nn.Module` in eval mode."""
+        """The trained network, a plain `torch.nn.Module` in eval mode.
+
+        Raises:
+            StoreError: its weights are missing or damaged.
+        """
         with RunStore.open_read_only(self.run) as store:
             space = space_of(store)
-        network = space.build(self.architecture)
-        network.load_state_dict(torch.load(self.weights, weights_only=True, map_location="cpu"))
-        return network.eval()
+        return trained_network(space, self.architecture, self.weights)
 
     def example_images(self) -> Tensor:
         """Real validation images, normalised as the network expects, float32 [n, channels, height, width]."""
         with RunStore.open_read_only(self.run) as store:
             checkpoint = store.load_checkpoint("example_images")
         if checkpoint is None:
-            raise StoreError(f"run {str(self.run)!r} holds no example images: finish it with 'resume' first")
+            raise StoreError(
+                f"run {str(self.run)!r} holds no example images: finish it with "
+                f"'python -m nas_engine resume {self.run}'"
+            )
         images: Tensor = checkpoint["images"]
         return images
 
@@ -80,7 +85,9 @@ class SearchResult:
             StoreError: the run has not come that far.
         """
         if not self.report:
-            raise StoreError(f"run {str(self.run)!r} is not finished: continue it with 'resume {self.run}'")
+            raise StoreError(
+                f"run {str(self.run)!r} is not finished: continue it with 'python -m nas_engine resume {self.run}'"
+            )
         winner = self.report["winner"]
         space, _, genes = winner["architecture"].partition(":")
         architecture = Architecture(space, tuple(map(int, genes.split("-"))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,14 +19,15 @@ from torch import nn
 from nas_engine.config import checked
 from nas_engine.context import Advance, RunContext
 from nas_engine.data.base import ImageDataset
-from nas_engine.errors import NasEngineError
+from nas_engine.errors import NasEngineError, StoreError
 from nas_engine.evaluators.failures import guarded
 from nas_engine.evaluators.training import TrainingOptions, TrainingRun
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.store import write_atomically
-from nas_engine.types import Architecture, Fidelity, Metrics, Outcome, StateDict, Trial
+from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict, Trial
 
-MAX_DRAWS = 100_000  # of random architectures, when almost none meets the constraints
+_MOST_DRAWS = 100_000  # repeated ones cost nothing
+_MOST_PRICED = 2_000  # distinct ones, when almost none meets the constraints
 
 
 class Retraining:
@@ -78,7 +80,8 @@ class Retraining:
             phase: ``retrain`` or ``baseline``, recorded with the trials.
             title: shown while it runs.
         """
-        done = {trial.architecture: trial for trial in self.context.store.trials(phase=phase)}
+        recorded = self.context.store.trials(phase=phase)
+        done = {t.architecture: t for t in recorded if t.fidelity == self.fidelity and not _worth_another_try(t)}
         with self.context.phase(phase, title) as advance:
             for position, architecture in enumerate(architectures):
                 if architecture in done:
@@ -89,9 +92,7 @@ class Retraining:
 
     def network(self, architecture: Architecture) -> nn.Module:
         """The trained network, in eval mode."""
-        network = self.space.build(architecture)
-        network.load_state_dict(torch.load(self.weights_path(architecture), weights_only=True, map_location="cpu"))
-        return network.eval()
+        return trained_network(self.space, architecture, self.weights_path(architecture))
 
     def test(self, architecture: Architecture) -> Metrics:
         """Metrics of the trained network on the test images."""
@@ -102,7 +103,7 @@ class Retraining:
     def _trial(self, architecture: Architecture, phase: str, advance: Advance) -> Trial:
         started = time.time()
         known = self._known(architecture)
-        outcome = known if known is not None else self._outcome(architecture, advance)
+        outcome = known if known is not None else guarded(lambda: self._train(architecture, phase, advance))
         metrics = outcome if isinstance(outcome, Metrics) else None
         trial = Trial(
             number=len(self.context.store),
@@ -118,7 +119,7 @@ class Retraining:
             finished_at=time.time(),
         )
         self.context.store.append([trial])
-        self.context.store.delete_checkpoint("training")
+        self.context.store.delete_checkpoint(f"training:{phase}")
         values = dict(trial.outcome.values)
         self.context.events.write("trained", phase=phase, architecture=architecture.key, cached=trial.cached, **values)
         return trial
@@ -128,19 +129,17 @@ class Retraining:
         trial = self.context.store.find(architecture, self.fidelity)
         return trial.outcome if trial is not None and self.weights_path(architecture).exists() else None
 
-    def _outcome(self, architecture: Architecture, advance: Advance) -> Outcome:
-        return guarded(lambda: self._train(architecture, advance))
-
-    def _train(self, architecture: Architecture, advance: Advance) -> Metrics:
-        store = self.context.store
+    def _train(self, architecture: Architecture, phase: str, advance: Advance) -> Metrics:
+        store, name = self.context.store, f"training:{phase}"
+        identity = {"architecture": architecture.key, "fidelity": self.fidelity.key}
         started = time.perf_counter()
         run = self._run(architecture)
-        checkpoint = store.load_checkpoint("training")
-        if checkpoint is not None and checkpoint["architecture"] == architecture.key:
+        checkpoint = store.load_checkpoint(name)
+        if checkpoint is not None and checkpoint["identity"] == identity:
             run.load_state_dict(checkpoint["run"])
         for progress in run.epochs():
-            state: StateDict = {"architecture": architecture.key, "run": run.state_dict()}
-            store.save_checkpoint("training", state)
+            state: StateDict = {"identity": identity, "run": run.state_dict()}
+            store.save_checkpoint(name, state)
             advance(progress.done, progress.total, progress.values)
             if progress.done < progress.total:
                 self.context.check_stop()
@@ -159,9 +158,31 @@ class Retraining:
         return self.context.store.folder / "weights" / f"{name}.pt"
 
 
+def trained_network(space: SearchSpace, architecture: Architecture, weights: Path) -> nn.Module:
+    """A network with weights from a file, in eval mode.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    network = space.build(architecture)
+    try:
+        network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise StoreError(
+            f"weights {str(weights)!r} cannot be read ({why}): 'python -m nas_engine train' trains the network again"
+        ) from error
+    return network.eval()
+
+
 def _within(advance: Advance, position: int, count: int) -> Advance:
     """Progress of one training shown as a share of all trainings of the phase."""
     return lambda done, total, values: advance(position * total + done, count * total, values)
+
+
+def _worth_another_try(trial: Trial) -> bool:
+    """A lack of memory or time, or a fault of the machine, may be gone; a diverged training would diverge again."""
+    return isinstance(trial.outcome, Failure) and trial.outcome.kind is not FailureKind.NAN
 
 
 def choose_winner(trials: Sequence[Trial]) -> Trial:
@@ -183,13 +204,13 @@ def choose_winner(trials: Sequence[Trial]) -> Trial:
 def random_architectures(
     space: SearchSpace, count: int, feasible: Callable[[Architecture], bool], seed: int
 ) -> list[Architecture]:
-    """Distinct canonical architectures, drawn uniformly from those that are `feasible`; fewer if there are fewer."""
+    """Distinct canonical architectures, drawn uniformly from those that are `feasible`; fewer if few are found."""
     rng = np.random.default_rng(seed)
-    found: dict[Architecture, None] = {}
-    for _ in range(MAX_DRAWS):
-        if len(found) >= count:
+    verdicts: dict[Architecture, bool] = {}
+    for _ in range(_MOST_DRAWS):
+        if sum(verdicts.values()) >= count or len(verdicts) >= _MOST_PRICED:
             break
         architecture = space.canonical(space.sample(rng))
-        if architecture not in found and feasible(architecture):
-            found[architecture] = None
-    return list(found)
+        if architecture not in verdicts:
+            verdicts[architecture] = feasible(architecture)
+    return [architecture for architecture, met in verdicts.items() if met]

@@ -59,6 +59,7 @@ def npz(path: Path, **changes: Any) -> str:
         (["--constraints", "macs less than 5"], "macs less than 5"),
         (["--constraints", "watts <= 5"], "watts"),
         (["--device", "cuda"], "device 'cuda' cannot be used here; allowed: cpu"),
+        (["--device", "meta"], "device 'meta' cannot be used here; allowed: cpu"),
         (["--device", "gpu"], "device 'gpu' cannot be used here; allowed: cpu"),
         (["absent.yaml"], "absent.yaml"),
         (["--data", "absent.npz"], "absent.npz"),

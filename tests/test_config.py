@@ -37,6 +37,11 @@ def test_another_component_does_not_inherit_options(tmp_path: Path) -> None:
     assert same["clip_coef"] == 0.1
 
 
+def test_the_order_of_options_does_not_matter() -> None:
+    config = load_config(overrides={"controller.learning_rate": 0.5, "controller": "reinforce"})
+    assert (config.controller.name, config.controller.options.model_dump()["learning_rate"]) == ("reinforce", 0.5)
+
+
 def test_options_of_the_default_component_need_no_name() -> None:
     assert load_config(overrides={"space.channels": 4}).space.name == "nasbench201"
 
@@ -60,6 +65,11 @@ def test_options_of_the_default_component_need_no_name() -> None:
         ({"space": {"channels": 3}}, "needs a name"),
         ({"export.formats": ["onxx"]}, "'onnx'"),
         ({"seed": float("nan")}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed.x": 3, "seed": 5}, "'seed' is 5, which has no 'x'"),
+        ({"evaluator": 5, "evaluator.epochs": 3}, "'evaluator' is 5"),
+        ({"training": [1], "training.epochs": 3}, "'training' is [1]"),
+        ({"controller.learning_rate": 0.5, "controller": "random"}, "unknown setting 'controller.learning_rate'"),
     ],
 )
 def test_mistakes_are_one_clear_line(overrides: dict[str, object], expected: str) -> None:

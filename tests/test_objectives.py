@@ -143,3 +143,20 @@ def test_rewards_that_are_not_finite_count_as_failures() -> None:
     for latency in (math.nan, math.inf):
         assert constrained_reward(objective, [], metrics(0.9, latency)) == objective.failure_reward
     assert constrained_reward(objectives.accuracy(), [], metrics(math.nan, 1.0)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("objective", "metrics"),
+    [
+        (objectives.weighted_sum(), {"accuracy": 0.0, "latency_ms": 1e6}),
+        (
+            objectives.weighted_sum(latency_weight=0.1, energy_weight=0.1),
+            {"accuracy": 0.0, "latency_ms": 1e6, "energy_mj": 1e6},
+        ),
+        (objectives.absolute("macs", target=1e4), {"accuracy": 0.0, "macs": 1e9}),
+        (objectives.soft_power("macs", target=1e4), {"accuracy": 0.0, "macs": 1e9}),
+        (objectives.accuracy(), {"accuracy": 0.0}),
+    ],
+)
+def test_no_success_is_worth_less_than_a_failure(objective: Objective, metrics: dict[str, float]) -> None:
+    assert objective(Metrics(metrics)) >= objective.failure_reward - 1e-12

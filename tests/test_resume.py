@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import nas_engine as ne
+from nas_engine.cli import main
 from nas_engine.config import load_config
 from nas_engine.errors import ConfigError, SearchInterrupted
 from nas_engine.job import Job
@@ -189,6 +194,75 @@ def test_changed_data_are_noticed(tmp_path: Path, uninterrupted: ne.SearchResult
     finally:
         with RunStore.open(uninterrupted.run) as store:
             store.set_meta("data", data)
+
+
+@pytest.mark.slow
+def test_changed_test_images_are_noticed(tmp_path: Path) -> None:
+    digits = load_digits()
+    arrays = {"x_train": digits.images[:1200], "y_train": digits.target[:1200], "y_test": digits.target[1200:]}
+    np.savez(tmp_path / "digits.npz", **arrays, x_test=digits.images[1200:])
+    settings = {**SETTINGS, "data": str(tmp_path / "digits.npz"), "run": str(tmp_path / "run")}
+    Job.start(load_config(overrides=settings)).context.close()
+    np.savez(tmp_path / "digits.npz", **arrays, x_test=16 - digits.images[1200:])
+    with pytest.raises(ConfigError, match="changed since run"):
+        Job.resume(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_is_not_continued_with_another_recipe(
+    tmp_path: Path, uninterrupted: ne.SearchResult
+) -> None:
+    run = shutil.copytree(uninterrupted.run, tmp_path / "run")
+    interrupted = Job.resume(run)
+    write = interrupted.context.store.save_checkpoint
+
+    def stop(name: str, state: dict[str, Any]) -> None:
+        write(name, state)
+        interrupted.context.stop_requested = True
+
+    interrupted.context.store.save_checkpoint = stop  # type: ignore[method-assign]
+    with pytest.raises(SearchInterrupted, match=r"train .* --training.epochs 4"):
+        interrupted.train(None, {"epochs": 4})
+    other = Job.resume(run).train(None, {"epochs": 3, "learning_rate": 0.01})
+    whole = Job.resume(shutil.copytree(uninterrupted.run, tmp_path / "whole"))
+    assert (
+        other["metrics"]["test_accuracy"]
+        == whole.train(None, {"epochs": 3, "learning_rate": 0.01})["metrics"]["test_accuracy"]
+    )
+    with RunStore.open(run) as store:
+        assert store.load_checkpoint("training:train:" + _fidelity_of(store, epochs=4)) is not None
+
+
+def _fidelity_of(store: RunStore, epochs: int) -> str:
+    names = [row[0] for row in store._connection.execute("SELECT name FROM checkpoints")]
+    (found,) = [name for name in names if f"epochs={epochs}" in name]
+    return found.removeprefix("training:train:")
+
+
+@pytest.mark.slow
+def test_what_a_run_shows_and_exports(
+    tmp_path: Path, uninterrupted: ne.SearchResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(uninterrupted.run, tmp_path / "run")
+    with RunStore.open(run) as store:
+        report = store.meta("report")
+        store.set_meta("report", {**report, "rank_quality": {**(report["rank_quality"] or {}), "tau": math.nan}})
+        keys = [trial.architecture.key for trial in store.trials(phase="baseline")]
+        assert store.meta("baseline") == keys
+    with pytest.raises(SystemExit) as done:
+        main(["show", str(run), "--json"])
+    assert done.value.code == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert shown["report"]["winner"]["architecture"] == uninterrupted.best.architecture.key
+    with pytest.raises(SystemExit) as done:
+        main(["export", str(run), "--format", "onnx", "--to", str(tmp_path / "deploy")])
+    assert done.value.code == 0
+    assert (tmp_path / "deploy" / "best.onnx").stat().st_size > 0
+    shutil.rmtree(run / "weights")
+    with pytest.raises(SystemExit) as done:
+        main(["export", str(run)])
+    assert done.value.code == 2
+    assert "trains the network again" in capsys.readouterr().err
 
 
 @pytest.mark.slow

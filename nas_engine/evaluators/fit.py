@@ -275,6 +275,8 @@ def usable_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        if device.type not in {"cpu", "cuda"}:
+            raise NotImplementedError(f"nothing is run on {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

@@ -128,9 +128,12 @@ class SupernetEvaluator:
         )
         chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(dataset.train)))
         calibration = dataset.train.images[chosen[: options.calibration_images]].to(self._device)
-        self._calibration = torch.split(calibration, options.score_batch_size)
-        self._images = dataset.validation.images.to(self._device)
-        self._labels = dataset.validation.labels.to(self._device)
+        # Equal batches, so that every image counts the same and none is left in a batch of its own.
+        self._calibration = torch.tensor_split(calibration, math.ceil(len(calibration) / options.score_batch_size))
+        # Shuffled once: splits may be sorted by class, and the uncalibrated score looks at the first images only.
+        mixed = torch.from_numpy(np.random.default_rng(seed).permutation(len(dataset.validation)))
+        self._images = dataset.validation.images[mixed].to(self._device)
+        self._labels = dataset.validation.labels[mixed].to(self._device)
 
     @property
     def fidelity(self) -> Fidelity:

@@ -73,10 +73,13 @@ def test_scores_equal_a_naive_implementation(evaluator, few_digits, architecture
         assert outcome["loss"] == pytest.approx(loss, rel=1e-4)
 
 
-def test_the_score_before_recalibration_is_that_of_the_shared_statistics(evaluator, few_digits, architectures):
-    supernet = copy.deepcopy(evaluator.supernet).eval()
-    images, labels = few_digits.validation.images[:40], few_digits.validation.labels[:40]
-    for architecture, outcome in zip(architectures, evaluator.evaluate(architectures), strict=True):
+def test_the_score_before_recalibration_is_that_of_the_shared_statistics(evaluator, few_digits, space, architectures):
+    images, labels = few_digits.validation.images, few_digits.validation.labels
+    options = OPTIONS.model_copy(update={"uncalibrated_images": len(labels)})
+    other = SupernetEvaluator(space, few_digits, options, seed=2)
+    other.load_state_dict(evaluator.state_dict())
+    supernet = copy.deepcopy(other.supernet).eval()
+    for architecture, outcome in zip(architectures, other.evaluate(architectures), strict=True):
         shared = (supernet(images, architecture.genes).argmax(1) == labels).double().mean()
         assert outcome["accuracy_uncalibrated"] == pytest.approx(float(shared))
 
