@@ -213,9 +213,9 @@ class Search:
 
 
 def best_trials(trials: Sequence[Trial], constraints: Sequence[Constraint], count: int) -> list[Trial]:
-    """The `count` best distinct architectures that meet all constraints; equal rewards: fewer MACs first."""
+    """The `count` best distinct architectures that meet all constraints; equal rewards: lower loss, then fewer MACs."""
     met = [t for t in trials if t.metrics is not None and all(c.violation(t.metrics) == 0 for c in constraints)]
-    met.sort(key=lambda t: (-t.reward, t.outcome.values.get("macs", 0.0), t.number))
+    met.sort(key=lambda t: (-t.reward, t.outcome.values.get("loss", 0.0), t.outcome.values.get("macs", 0.0), t.number))
     unique = {trial.architecture: trial for trial in reversed(met)}
     return sorted(unique.values(), key=met.index)[:count]
 
