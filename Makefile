@@ -39,7 +39,6 @@ format: $(READY)
 	git ls-files 'csrc/*' 'tests/native/*' | grep -E '\.(cpp|cu|cuh|h)$$' | xargs $(BIN)/clang-format -i
 
 bench: $(READY)
-	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
 	cd benchmarks && for script in cost_estimate env_step known_optimum code_size; do \
 	  ../$(BIN)/python $$script.py --out results/$$script.json || exit 1; done
 

@@ -69,7 +69,7 @@ def _draw_tradeoff(axes: Any, trials: list[Trial], result: SearchResult) -> None
         "o-",
         color="C3",
         markerfacecolor="none",
-        label="non-dominated",
+        label="non-dominated in accuracy and all costs",
     )
     axes.set(xlabel="million MACs", ylabel="validation accuracy of the path, %")
     axes.legend(loc="lower right")
