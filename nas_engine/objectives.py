@@ -71,7 +71,7 @@ class Accuracy:
     Options = AccuracyOptions
     component_name = "accuracy"
 
-    def __init__(self, options: AccuracyOptions = AccuracyOptions()) -> None:  # noqa: B008
+    def __init__(self, options: AccuracyOptions = AccuracyOptions()) -> None:
         """Nothing to choose."""
         self.options = options
         self.needs: tuple[str, ...] = ("accuracy",)
@@ -109,7 +109,7 @@ class WeightedSum:
     Options = WeightedSumOptions
     component_name = "weighted_sum"
 
-    def __init__(self, options: WeightedSumOptions = WeightedSumOptions()) -> None:  # noqa: B008
+    def __init__(self, options: WeightedSumOptions = WeightedSumOptions()) -> None:
         """Read only the metrics whose weight is not 0."""
         self.options = options
         weights = {
@@ -147,7 +147,7 @@ class SoftPower:
     Options = SoftPowerOptions
     component_name = "soft_power"
 
-    def __init__(self, options: SoftPowerOptions = SoftPowerOptions()) -> None:  # noqa: B008
+    def __init__(self, options: SoftPowerOptions = SoftPowerOptions()) -> None:
         """Trade accuracy against one cost."""
         self.options = options
         self.needs: tuple[str, ...] = ("accuracy", options.metric)
@@ -175,7 +175,7 @@ class Absolute:
     Options = AbsoluteOptions
     component_name = "absolute"
 
-    def __init__(self, options: AbsoluteOptions = AbsoluteOptions()) -> None:  # noqa: B008
+    def __init__(self, options: AbsoluteOptions = AbsoluteOptions()) -> None:
         """Hold one cost near its target."""
         self.options = options
         self.needs: tuple[str, ...] = ("accuracy", options.metric)

@@ -39,7 +39,7 @@ class EvolutionController:
 
     Options = EvolutionOptions
 
-    def __init__(self, space: SearchSpace, options: EvolutionOptions = EvolutionOptions(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: EvolutionOptions = EvolutionOptions(), seed: int = 0) -> None:
         """Start with an empty population.
 
         Args:

@@ -40,7 +40,7 @@ class LocalSearchController:
     def __init__(
         self,
         space: SearchSpace,
-        options: LocalSearchOptions = LocalSearchOptions(),  # noqa: B008
+        options: LocalSearchOptions = LocalSearchOptions(),
         seed: int = 0,
     ) -> None:
         """Start without a position.

@@ -57,7 +57,7 @@ class OptunaController:
 
     Options = OptunaOptions
 
-    def __init__(self, space: SearchSpace, options: OptunaOptions = OptunaOptions(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: OptunaOptions = OptunaOptions(), seed: int = 0) -> None:
         """Create an empty study.
 
         Args:

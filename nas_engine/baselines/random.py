@@ -26,7 +26,7 @@ class RandomController:
 
     Options = RandomOptions
 
-    def __init__(self, space: SearchSpace, options: RandomOptions = RandomOptions(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: RandomOptions = RandomOptions(), seed: int = 0) -> None:
         """Set up.
 
         Args:

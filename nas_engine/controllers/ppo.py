@@ -28,7 +28,7 @@ class PPOController:
 
     Options = PPOOptions
 
-    def __init__(self, space: SearchSpace, options: PPOOptions = PPOOptions(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: PPOOptions = PPOOptions(), seed: int = 0) -> None:
         """Build an untrained controller.
 
         Args:

@@ -23,7 +23,7 @@ class ReinforceController:
 
     Options = ReinforceOptions
 
-    def __init__(self, space: SearchSpace, options: ReinforceOptions = ReinforceOptions(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: ReinforceOptions = ReinforceOptions(), seed: int = 0) -> None:
         """Build an untrained controller.
 
         Args:

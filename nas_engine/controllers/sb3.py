@@ -83,7 +83,7 @@ class SB3Controller:
 
     Options = SB3Options
 
-    def __init__(self, space: SearchSpace, options: SB3Options = SB3Options(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: SB3Options = SB3Options(), seed: int = 0) -> None:
         """Build the agent.
 
         Args:

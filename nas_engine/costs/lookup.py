@@ -56,7 +56,7 @@ class LookupCost:
 
     Options = LookupOptions
 
-    def __init__(self, space: SearchSpace, options: LookupOptions = LookupOptions()) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: LookupOptions = LookupOptions()) -> None:
         """Read the table into memory.
 
         Args:

@@ -89,7 +89,7 @@ class MeasuredLatency:
 
     Options = LatencyOptions
 
-    def __init__(self, space: SearchSpace, options: LatencyOptions = LatencyOptions()) -> None:  # noqa: B008
+    def __init__(self, space: SearchSpace, options: LatencyOptions = LatencyOptions()) -> None:
         """Measure nothing yet.
 
         Args:

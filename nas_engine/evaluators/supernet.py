@@ -101,7 +101,7 @@ class SupernetEvaluator:
         self,
         space: SearchSpace,
         dataset: ImageDataset,
-        options: SupernetOptions = SupernetOptions(),  # noqa: B008
+        options: SupernetOptions = SupernetOptions(),
         seed: int = 0,
         device: str = "cpu",
     ) -> None:

@@ -42,7 +42,7 @@ class TrainingRun:
         space: SearchSpace,
         dataset: ImageDataset,
         architecture: Architecture,
-        options: TrainingOptions = TrainingOptions(),  # noqa: B008
+        options: TrainingOptions = TrainingOptions(),
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -125,7 +125,7 @@ class TrainingEvaluator:
         self,
         space: SearchSpace,
         dataset: ImageDataset,
-        options: TrainingOptions = TrainingOptions(),  # noqa: B008
+        options: TrainingOptions = TrainingOptions(),
         seed: int = 0,
         device: str = "cpu",
     ) -> None:

@@ -122,7 +122,7 @@ class MobileNetSpace(SearchSpace):
     name = "mobilenet"
     Options = MobileNetOptions
 
-    def __init__(self, shape: ImageShape, options: MobileNetOptions = MobileNetOptions()) -> None:  # noqa: B008
+    def __init__(self, shape: ImageShape, options: MobileNetOptions = MobileNetOptions()) -> None:
         """Build the decisions and their diagram.
 
         Args:

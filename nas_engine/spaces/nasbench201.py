@@ -46,7 +46,7 @@ class NASBench201Space(SearchSpace):
     name = "nasbench201"
     Options = NASBench201Options
 
-    def __init__(self, shape: ImageShape, options: NASBench201Options = NASBench201Options()) -> None:  # noqa: B008
+    def __init__(self, shape: ImageShape, options: NASBench201Options = NASBench201Options()) -> None:
         """Set up decisions, masks and costs.
 
         Args:

@@ -38,8 +38,8 @@ class BlockSpace(SearchSpace):
 
     def __init__(
         self,
-        shape: ImageShape = ImageShape(1, 8, 8, 10),  # noqa: B008
-        options: BlockSpaceOptions = BlockSpaceOptions(),  # noqa: B008
+        shape: ImageShape = ImageShape(1, 8, 8, 10),
+        options: BlockSpaceOptions = BlockSpaceOptions(),
     ) -> None:
         """Build the decisions and their diagram.
 
