@@ -6,13 +6,13 @@ import heapq
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas_engine.controllers.advantages import FloatArray
-from nas_engine.controllers.lstm import LSTMPolicy
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.types import Architecture, StateDict
@@ -21,6 +21,14 @@ Genes = tuple[int, ...]
 
 _DRAWS = (64, 128, 256)  # one round after the other, until enough is found
 _BEST_WITH_NEIGHBOURS = 32
+
+
+class ArchitecturePolicy(Protocol):
+    """What a `Proposer` draws from."""
+
+    def sample(self, count: int, generator: torch.Generator, /) -> Tensor:
+        """Genes of `count` architectures, int64 [count, decisions]."""
+        ...
 
 
 class Proposer:
@@ -36,7 +44,7 @@ class Proposer:
         repeated_share: share of the draws of the last call of `propose` that were known already.
     """
 
-    def __init__(self, space: SearchSpace, policy: LSTMPolicy, seed: int) -> None:
+    def __init__(self, space: SearchSpace, policy: ArchitecturePolicy, seed: int) -> None:
         """Start with nothing seen.
 
         Args:

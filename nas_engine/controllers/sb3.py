@@ -96,7 +96,7 @@ class SB3Controller:
         with _global_generators(seed):
             self.walker = EpisodeWalker(space, options)
         self.agent = self.walker.agent
-        self._proposer = Proposer(space, self.walker, seed)  # type: ignore[arg-type]  # it only calls `sample`
+        self._proposer = Proposer(space, self.walker, seed)
 
     def propose(self, n: int) -> list[Architecture]:
         """`n` canonical architectures, unseen as long as unseen ones are found with reasonable effort."""
