@@ -6,12 +6,21 @@
 #include "capabilities.h"
 #include "ops/cost_estimate.h"
 #include "ops/env_step.h"
+#include "ops/supernet_eval.h"
 
 namespace py = pybind11;
 using nas_engine::CellEdge;
 using nas_engine::CostTable;
 using nas_engine::Diagram;
 using nas_engine::EnvBuffers;
+using nas_engine::Program;
+using nas_engine::ProgramHead;
+using nas_engine::ProgramNode;
+using nas_engine::ProgramNorm;
+using nas_engine::ProgramTerm;
+using nas_engine::ProgramWeight;
+using nas_engine::ScoreRequest;
+using nas_engine::Statistics;
 
 namespace {
 
@@ -74,6 +83,41 @@ EnvBuffers env_buffers(Address states, Address positions, Address genes, Address
             envs};
 }
 
+template <typename T>
+std::vector<T> rows_at(Address address, int64_t count) {
+    static_assert(sizeof(T) % sizeof(int64_t) == 0, "Python passes each row as int64 numbers");
+    return {at<const T>(address), at<const T>(address) + count};
+}
+
+Program program(Address nodes, int64_t node_count, Address terms, int64_t term_count, Address weights,
+                int64_t weight_count, Address norms, int64_t norm_count, Address epsilons, Address head,
+                int64_t decisions) {
+    Program made{rows_at<ProgramNode>(nodes, node_count),
+                 rows_at<ProgramTerm>(terms, term_count),
+                 rows_at<ProgramWeight>(weights, weight_count),
+                 rows_at<ProgramNorm>(norms, norm_count),
+                 {at<const double>(epsilons), at<const double>(epsilons) + norm_count},
+                 *at<const ProgramHead>(head),
+                 decisions};
+    nas_engine::check_program(made);
+    return made;
+}
+
+ScoreRequest score_request(Address genes, int64_t paths, Address images, int64_t image_count, Address labels,
+                           const std::vector<std::pair<Address, int64_t>>& calibration, int64_t statistics,
+                           int64_t threads, const std::string& level) {
+    ScoreRequest request{at<const int64_t>(genes),
+                         paths,
+                         {at<const float>(images), image_count},
+                         at<const int64_t>(labels),
+                         {},
+                         static_cast<Statistics>(statistics),
+                         threads,
+                         level};
+    for (const auto& [address, count] : calibration) request.calibration.push_back({at<const float>(address), count});
+    return request;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -111,6 +155,16 @@ PYBIND11_MODULE(_C, module) {
         [](const Diagram& diagram, const EnvBuffers& buffers, Address actions, int64_t autoreset) {
             return nas_engine::env_step(diagram, buffers, at<const int64_t>(actions),
                                         static_cast<nas_engine::Autoreset>(autoreset));
+        },
+        py::call_guard<py::gil_scoped_release>());
+
+    module.def("kernel_levels", &nas_engine::kernel_levels);
+    py::class_<Program>(module, "SupernetProgram").def(py::init(&program));
+    py::class_<ScoreRequest>(module, "ScoreRequest").def(py::init(&score_request));
+    module.def(
+        "supernet_eval",
+        [](const Program& program, const ScoreRequest& request, Address loss, Address correct, Address logits) {
+            nas_engine::supernet_eval_cpu(program, request, {at<double>(loss), at<int64_t>(correct), at<float>(logits)});
         },
         py::call_guard<py::gil_scoped_release>());
 }

@@ -59,6 +59,26 @@ def require_cuda_tensor(op: str, name: str, value: object, dtype: torch.dtype, s
         raise NativeError(f"{op}: {name} must be contiguous; use {name}.contiguous()")
 
 
+def require_tensor(
+    op: str, name: str, value: object, dtype: torch.dtype, shape: Sequence[int | None], *, contiguous: bool = False
+) -> None:
+    """Check one tensor argument of a CPU op.
+
+    Raises:
+        NativeError: `value` is no dense CPU tensor of that dtype and shape, or not contiguous where it must be.
+    """
+    import torch  # the numpy ops work, and load fast, without it
+
+    if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
+        found = f"a {value.layout} tensor on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise NativeError(f"{op}: {name} must be a dense CPU tensor, got {found}; use torch.as_tensor or {name}.cpu()")
+    if value.dtype != dtype:
+        raise NativeError(f"{op}: {name} must have dtype {dtype}, got {value.dtype}; use {name}.to")
+    _require_shape(op, name, value.shape, shape)
+    if contiguous and not value.is_contiguous():
+        raise NativeError(f"{op}: {name} must be contiguous; use {name}.contiguous()")
+
+
 def _require_shape(op: str, name: str, got: Sequence[int], wanted: Sequence[int | None]) -> None:
     if len(got) != len(wanted) or any(size not in (None, found) for size, found in zip(wanted, got, strict=True)):
         text = ", ".join("any" if size is None else str(size) for size in wanted)

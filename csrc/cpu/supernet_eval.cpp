@@ -1,0 +1,309 @@
+// Scores paths on the CPU. Folded plans go depth first, image by image, so that activations stay in cache; measured
+// plans go step by step, because batch statistics need all images before the next step can start.
+#include "ops/supernet_eval.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <new>
+#include <stdexcept>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "supernet/kernels.h"
+#include "supernet/plan.h"
+
+namespace nas_engine {
+
+namespace {
+
+// Zeroed floats on cache line boundaries; grows, never shrinks.
+class Buffer {
+   public:
+    float* zeroed(int64_t size) {
+        const size_t bytes = static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(float);
+        if (bytes > capacity_) {
+            memory_.reset();
+            capacity_ = 0;
+            memory_.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{64})));
+            capacity_ = bytes;
+        }
+        std::memset(memory_.get(), 0, bytes);
+        return memory_.get();
+    }
+
+   private:
+    struct Free {
+        void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{64}); }
+    };
+    std::unique_ptr<float, Free> memory_;
+    size_t capacity_ = 0;
+};
+
+// body(index, thread) for 0..count-1, each thread a contiguous share. An exception of a thread is thrown here.
+template <typename Body>
+void parallel_for(int64_t count, int64_t threads, const Body& body) {
+    std::exception_ptr fault;
+    const auto guarded = [&](int64_t index, int64_t thread) {
+        try {
+            body(index, thread);
+        } catch (...) {
+#ifdef _OPENMP
+#pragma omp critical
+#endif
+            fault = std::current_exception();
+        }
+    };
+#ifdef _OPENMP
+    if (threads > 1 && count > 1) {
+#pragma omp parallel for schedule(static) num_threads(static_cast<int>(threads))
+        for (int64_t i = 0; i < count; ++i) guarded(i, omp_get_thread_num());
+    } else
+#endif
+        for (int64_t i = 0; i < count; ++i) guarded(i, 0);
+    if (fault) std::rethrow_exception(fault);
+}
+
+struct ImageScore {
+    double loss;  // NaN where a logit is not finite
+    bool correct;
+};
+
+// Cross-entropy in nats; like torch, a NaN is the largest logit.
+ImageScore score_of(const std::vector<float>& logits, int64_t label) {
+    size_t best = 0;
+    bool finite = true;
+    for (size_t i = 0; i < logits.size(); ++i) {
+        finite &= std::isfinite(logits[i]);
+        if (logits[i] > logits[best] || (std::isnan(logits[i]) && !std::isnan(logits[best]))) best = i;
+    }
+    double total = 0;
+    for (const float logit : logits) total += std::exp(static_cast<double>(logit) - logits[best]);
+    const double loss = std::log(total) + logits[best] - logits[static_cast<size_t>(label)];
+    return {finite ? loss : std::numeric_limits<double>::quiet_NaN(), static_cast<int64_t>(best) == label};
+}
+
+class PathScorer {
+   public:
+    PathScorer(const Program& program, const ScoreRequest& request)
+        : program_(program),
+          request_(request),
+          kernels_(kernels_of(request.level)),
+          arenas_(static_cast<size_t>(request.threads)),
+          image_scores_(static_cast<size_t>(request.images.count)) {}
+
+    void score(const int64_t* genes, double* loss, int64_t* correct, float* logits) {
+        switch (request_.statistics) {
+            case Statistics::kRunning:
+                score_folded(genes, running_statistics(program_), logits);
+                break;
+            case Statistics::kRecalibrated:
+                score_folded(genes, recalibrated(genes), logits);
+                break;
+            case Statistics::kBatch:
+                score_measured(genes, logits);
+        }
+        double total = 0;
+        *correct = 0;
+        for (const ImageScore& image : image_scores_) {  // in order: the sum does not depend on the threads
+            total += image.loss;
+            *correct += image.correct;
+        }
+        *loss = total / static_cast<double>(image_scores_.size());
+    }
+
+   private:
+    const PlanValue& value(const PathPlan& plan, int64_t index) const { return plan.values[static_cast<size_t>(index)]; }
+
+    void score_folded(const int64_t* genes, const std::vector<NormStatistics>& statistics, float* logits) {
+        const PathPlan plan = make_plan(program_, genes, NormStyle::kFolded, kernels_.block_rule);
+        float* packed = packed_.zeroed(plan.packed_size);
+        pack(program_, plan, NormStyle::kFolded, statistics, packed);
+        std::vector<float*> bases;
+        for (Buffer& arena : arenas_) bases.push_back(arena.zeroed(plan.arena_size));
+        const HeadAffine affine = head_affine(plan, statistics);
+        parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t thread) {
+            const Arena arena{bases[static_cast<size_t>(thread)], 1, 0};
+            load_image(plan, request_.images, image, arena);
+            for (const PlanStep& step : plan.steps) kernels_.run_step(plan, step, packed, arena);
+            score_image(plan, affine, image, arena, logits);
+        });
+    }
+
+    void score_measured(const int64_t* genes, float* logits) {
+        if (request_.images.count == 0) return;
+        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.block_rule);
+        std::vector<NormStatistics> statistics(program_.norms.size());
+        float* base = run_measured(plan, request_.images, statistics);
+        const HeadAffine affine = head_affine(plan, statistics);
+        parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
+            score_image(plan, affine, image, {base, request_.images.count, image}, logits);
+        });
+    }
+
+    // What the norms of the path hold after all calibration batches: averages of the batches' means and unbiased
+    // variances (momentum=None in PyTorch).
+    std::vector<NormStatistics> recalibrated(const int64_t* genes) {
+        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.block_rule);
+        std::vector<NormStatistics> averages(program_.norms.size());
+        float weight = 1.0f;
+        for (const Images& batch : request_.calibration) {
+            std::vector<NormStatistics> statistics(program_.norms.size());
+            run_measured(plan, batch, statistics);
+            for (size_t i = 0; i < averages.size(); ++i) {
+                average(averages[i].mean, statistics[i].mean, weight, 1.0);
+                const double pixels = static_cast<double>(measured_pixels_[i] * batch.count);
+                average(averages[i].variance, statistics[i].variance, weight, pixels / (pixels - 1));
+            }
+            weight = weight / (1.0f + weight);
+        }
+        return averages;
+    }
+
+    static void average(std::vector<float>& mean, const std::vector<float>& next, float weight, double factor) {
+        mean.resize(next.size());
+        for (size_t i = 0; i < next.size(); ++i) {
+            mean[i] += weight * (static_cast<float>(next[i] * factor) - mean[i]);
+        }
+    }
+
+    // All images through the path in training mode; `statistics` gets mean and biased variance of each norm it meets.
+    // Returns the arena, with as many slots as images.
+    float* run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
+        float* packed = packed_.zeroed(plan.packed_size);
+        pack(program_, plan, NormStyle::kMeasured, {}, packed);
+        measured_pixels_.assign(program_.norms.size(), 0);
+        float* base = batch_arena_.zeroed(plan.arena_size * images.count);
+        parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
+            load_image(plan, images, image, {base, images.count, image});
+        });
+        for (const PlanStep& step : plan.steps) {
+            apply_norms(plan, step, statistics, packed);
+            parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
+                kernels_.run_step(plan, step, packed, {base, images.count, image});
+            });
+            if (step.measured != kNone) measure(value(plan, step.raw), step.measured, images.count, base, statistics);
+        }
+        if (program_.head.norm != kNone) {
+            measure(value(plan, plan.head), program_.head.norm, images.count, base, statistics);
+        }
+        return base;
+    }
+
+    // Scales and bias of a step whose terms were measured before.
+    void apply_norms(const PathPlan& plan, const PlanStep& step, const std::vector<NormStatistics>& statistics,
+                     float* packed) {
+        std::vector<float> shift(static_cast<size_t>(step.channels));
+        for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
+            const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
+            if (term.kind != PlanKind::kScaled) continue;
+            norm_affine(program_, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels,
+                        packed + term.packed, shift.data());
+            for (size_t c = 0; c < shift.size(); ++c) packed[step.bias + static_cast<int64_t>(c)] += shift[c];
+        }
+    }
+
+    // Mean and biased variance over all images and pixels: each image around its own mean, then put together (Chan,
+    // Golub & LeVeque 1983, equation 1.3), in order, so that the result does not depend on the threads.
+    void measure(const PlanValue& measured, int64_t norm, int64_t count, float* base,
+                 std::vector<NormStatistics>& statistics) {
+        if (measured.height * measured.width * count == 1) {
+            throw std::invalid_argument("batch statistics need more than one value a channel");
+        }
+        const int64_t padded = measured.padded;
+        std::vector<float> moments(static_cast<size_t>(2 * padded * count));
+        parallel_for(count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
+            float* sums = moments.data() + 2 * padded * image;
+            kernels_.moments(measured, {base, count, image}, sums, sums + padded);
+        });
+        measured_pixels_[static_cast<size_t>(norm)] = measured.height * measured.width;
+        NormStatistics& found = statistics[static_cast<size_t>(norm)];
+        found.mean.resize(static_cast<size_t>(measured.channels));
+        found.variance.resize(static_cast<size_t>(measured.channels));
+        const double pixels = static_cast<double>(measured.height * measured.width);
+        for (int64_t c = 0; c < measured.channels; ++c) {
+            double sum = 0, squares = 0;
+            for (int64_t image = 0; image < count; ++image) sum += moments[static_cast<size_t>(2 * padded * image + c)];
+            const double mean = sum / (pixels * static_cast<double>(count));
+            for (int64_t image = 0; image < count; ++image) {
+                const float* own = moments.data() + 2 * padded * image + c;
+                const double away = own[0] / pixels - mean;
+                squares += own[padded] + pixels * away * away;
+            }
+            found.mean[static_cast<size_t>(c)] = static_cast<float>(mean);
+            found.variance[static_cast<size_t>(c)] = static_cast<float>(squares / (pixels * static_cast<double>(count)));
+        }
+    }
+
+    void load_image(const PathPlan& plan, const Images& images, int64_t image, const Arena& arena) const {
+        const PlanValue& input = value(plan, plan.input);
+        const int64_t plane = input.height * input.width;
+        const float* from = images.pixels + image * input.channels * plane;
+        float* to = arena.base + input.offset * arena.slots + arena.slot * input.size() + input.origin();
+        for (int64_t y = 0; y < input.height; ++y) {
+            for (int64_t x = 0; x < input.width; ++x) {
+                float* pixel = to + y * input.pitch() + x * input.padded;
+                for (int64_t c = 0; c < input.channels; ++c) pixel[c] = from[c * plane + y * input.width + x];
+            }
+        }
+    }
+
+    struct HeadAffine {
+        std::vector<float> scale, shift;  // empty: the head has no norm
+    };
+
+    HeadAffine head_affine(const PathPlan& plan, const std::vector<NormStatistics>& statistics) const {
+        if (program_.head.norm == kNone) return {};
+        const PlanValue& source = value(plan, plan.head);
+        HeadAffine affine{std::vector<float>(static_cast<size_t>(source.padded)),
+                          std::vector<float>(static_cast<size_t>(source.padded))};
+        norm_affine(program_, program_.head.norm, statistics[static_cast<size_t>(program_.head.norm)], source.channels,
+                    affine.scale.data(), affine.shift.data());
+        return affine;
+    }
+
+    void score_image(const PathPlan& plan, const HeadAffine& affine, int64_t image, const Arena& arena,
+                     float* all_logits) {
+        const PlanValue& source = value(plan, plan.head);
+        const ProgramHead& head = program_.head;
+        std::vector<float> features(static_cast<size_t>(source.padded)), logits(static_cast<size_t>(head.classes));
+        kernels_.pooled(source, arena, affine.scale.empty() ? nullptr : affine.scale.data(), affine.shift.data(),
+                        features.data());
+        const float* weight = reinterpret_cast<const float*>(head.weight);
+        const float* bias = reinterpret_cast<const float*>(head.bias);
+        for (int64_t k = 0; k < head.classes; ++k) {
+            float sum = bias[k];
+            for (int64_t c = 0; c < source.channels; ++c) {
+                sum += weight[k * head.inputs + c] * features[static_cast<size_t>(c)];
+            }
+            logits[static_cast<size_t>(k)] = sum;
+        }
+        image_scores_[static_cast<size_t>(image)] = score_of(logits, request_.labels[image]);
+        if (all_logits) std::copy(logits.begin(), logits.end(), all_logits + image * head.classes);
+    }
+
+    const Program& program_;
+    const ScoreRequest& request_;
+    const Kernels& kernels_;
+    std::vector<Buffer> arenas_;  // of each thread
+    Buffer packed_, batch_arena_;
+    std::vector<int64_t> measured_pixels_;  // of each norm, in one image
+    std::vector<ImageScore> image_scores_;
+};
+
+}  // namespace
+
+void supernet_eval_cpu(const Program& program, const ScoreRequest& request, const Scores& scores) {
+    PathScorer scorer(program, request);
+    for (int64_t path = 0; path < request.paths; ++path) {
+        float* logits = scores.logits ? scores.logits + path * request.images.count * program.head.classes : nullptr;
+        scorer.score(request.genes + path * program.decisions, scores.loss + path, scores.correct + path, logits);
+    }
+}
+
+}  // namespace nas_engine

@@ -1,0 +1,25 @@
+// Kernels for any processor: the compiler lowers the vectors to what its default target has (SSE2, NEON).
+namespace nas_engine {
+namespace {
+constexpr int kAccumulators = 4;  // vectors of sums that a tile may hold
+}
+}  // namespace nas_engine
+#include "supernet/kernels_impl.h"
+
+namespace nas_engine {
+namespace {
+
+int64_t block_rule(int64_t /*padded*/, int64_t /*width*/) { return 8; }
+
+void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena) {
+    const StepView view = view_of(plan, step, packed, arena);
+    for (int64_t channel = 0; channel < step.padded; channel += 8) run_blocks<8, 1>(view, channel);
+}
+
+constexpr Kernels kKernels{"baseline", block_rule, run_step, moments, pooled};
+
+}  // namespace
+
+const Kernels* kernels_baseline() { return &kKernels; }
+
+}  // namespace nas_engine

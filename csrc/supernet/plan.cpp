@@ -1,0 +1,322 @@
+#include "supernet/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <stdexcept>
+
+namespace nas_engine {
+
+namespace {
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+int64_t padding_of(const ProgramTerm& term) {
+    return term.kind == static_cast<int64_t>(TermKind::kAveragePool) ? (term.kernel - 1) / 2 : term.kernel / 2;
+}
+
+PlanKind plan_kind(const ProgramTerm& term) {
+    constexpr std::array kinds{PlanKind::kConvolution, PlanKind::kDepthwise, PlanKind::kAveragePool,
+                               PlanKind::kIdentity};
+    return kinds[static_cast<size_t>(term.kind)];
+}
+
+// What the path makes of a node of the program.
+struct NodeUse {
+    std::vector<int64_t> terms;  // that exist on this path, by index in the program
+    int64_t same_as = kNone;     // the node whose feature map this one is: itself, or the one it copies
+    bool exists = false;
+    bool reads_raw = false;        // something needs it as it is ...
+    bool reads_rectified = false;  // ... or rectified
+    int64_t border = 0;
+    int64_t last_reader = kNone;
+};
+
+class PlanBuilder {
+   public:
+    PlanBuilder(const Program& program, const int64_t* genes, NormStyle style, BlockRule block_rule)
+        : program_(program), style_(style), block_rule_(block_rule), uses_(program.nodes.size()), is_measured_(program.norms.size()) {
+        find_existing(genes);
+        find_readers();
+    }
+
+    PathPlan build() {
+        plan_.input = allocate_value(0, uses_[0].border);
+        raw_values_.assign(uses_.size(), kNone);
+        rectified_values_.assign(uses_.size(), kNone);
+        raw_values_[0] = plan_.input;
+        if (uses_[0].reads_rectified) add_rectified_image();
+        for (int64_t i = 1; i < static_cast<int64_t>(uses_.size()); ++i) {
+            if (is_computed(i)) add_node(i);
+        }
+        plan_.head = raw_values_[static_cast<size_t>(head_node())];
+        plan_.arena_size = arena_;
+        plan_.packed_size = packed_;
+        return std::move(plan_);
+    }
+
+   private:
+    const ProgramNode& node(int64_t index) const { return program_.nodes[static_cast<size_t>(index)]; }
+    const ProgramTerm& term(int64_t index) const { return program_.terms[static_cast<size_t>(index)]; }
+    NodeUse& use(int64_t index) { return uses_[static_cast<size_t>(index)]; }
+    int64_t head_node() { return use(program_.head.node).same_as; }
+    bool is_computed(int64_t index) {
+        return use(index).same_as == index && (use(index).reads_raw || use(index).reads_rectified);
+    }
+
+    void find_existing(const int64_t* genes) {
+        uses_[0].exists = true;
+        uses_[0].same_as = 0;
+        for (int64_t i = 1; i < static_cast<int64_t>(uses_.size()); ++i) {
+            NodeUse& mine = use(i);
+            for (int64_t t = node(i).first_term; t < node(i).first_term + node(i).terms; ++t) {
+                const bool chosen = term(t).decision == kNone || genes[term(t).decision] == term(t).choice;
+                if (chosen && use(term(t).source).exists) mine.terms.push_back(t);
+            }
+            mine.exists = !(mine.terms.empty() && node(i).optional);
+            mine.same_as = i;
+            if (mine.terms.size() == 1 && !node(i).relu6) {
+                const ProgramTerm& only = term(mine.terms[0]);
+                const bool copies = only.kind == static_cast<int64_t>(TermKind::kIdentity) && !only.rectified;
+                if (copies) mine.same_as = use(only.source).same_as;
+            }
+        }
+    }
+
+    void find_readers() {
+        const int64_t head = head_node();
+        use(head).reads_raw = true;
+        use(head).last_reader = static_cast<int64_t>(uses_.size());
+        for (int64_t i = static_cast<int64_t>(uses_.size()) - 1; i > 0; --i) {
+            if (!is_computed(i)) continue;
+            for (const int64_t t : use(i).terms) {
+                NodeUse& source = use(use(term(t).source).same_as);
+                (term(t).rectified ? source.reads_rectified : source.reads_raw) = true;
+                source.border = std::max(source.border, term(t).kernel / 2);
+                source.last_reader = std::max(source.last_reader, i);
+            }
+        }
+    }
+
+    // Buffers are used again for values of the same geometry only, so that their borders stay zero.
+    int64_t allocate_value(int64_t node_index, int64_t border) {
+        const ProgramNode& of = node(node_index);
+        PlanValue value{0, of.channels, round_up(of.channels, kLane), of.height, of.width, border};
+        std::vector<int64_t>& free = free_[geometry(value)];
+        if (free.empty()) {
+            value.offset = arena_;
+            arena_ += round_up(value.size(), 16);  // a cache line
+        } else {
+            value.offset = free.back();
+            free.pop_back();
+        }
+        plan_.values.push_back(value);
+        return static_cast<int64_t>(plan_.values.size()) - 1;
+    }
+
+    static std::array<int64_t, 4> geometry(const PlanValue& value) {
+        return {value.padded, value.height, value.width, value.border};
+    }
+
+    void release(int64_t value) {
+        if (value == kNone) return;
+        const PlanValue& released = plan_.values[static_cast<size_t>(value)];
+        free_[geometry(released)].push_back(released.offset);
+    }
+
+    void add_rectified_image() {
+        PlanStep step = empty_step(0);
+        step.rectified = rectified_values_[0] = allocate_value(0, uses_[0].border);
+        add_step(step, {PlanTerm{PlanKind::kIdentity, 1, 1, 0, plan_.input, node(0).channels, 0, kNone, kNone}});
+    }
+
+    PlanStep empty_step(int64_t node_index) {
+        const ProgramNode& of = node(node_index);
+        PlanStep step{0, 0, kNone, kNone, of.channels, round_up(of.channels, kLane), of.height, of.width,
+                      0, 0, false, kNone};
+        step.block = block_rule_(step.padded, step.width);
+        return step;
+    }
+
+    void add_step(PlanStep step, const std::vector<PlanTerm>& terms) {
+        if (static_cast<int64_t>(terms.size()) > kMaxStepTerms) {
+            throw std::invalid_argument("a node has " + std::to_string(terms.size()) + " terms on one path, at most " +
+                                        std::to_string(kMaxStepTerms) + " are possible");
+        }
+        step.first_term = static_cast<int64_t>(plan_.terms.size());
+        step.terms = static_cast<int64_t>(terms.size());
+        step.bias = packed_;
+        packed_ += step.padded;
+        for (PlanTerm added : terms) {
+            added.packed = packed_;
+            packed_ += packed_length(added, step);
+            plan_.terms.push_back(added);
+        }
+        plan_.steps.push_back(step);
+    }
+
+    static int64_t packed_length(const PlanTerm& term, const PlanStep& step) {
+        const int64_t taps = int64_t{term.kernel} * term.kernel;
+        if (term.kind == PlanKind::kConvolution) return taps * term.inputs * step.padded;
+        if (term.kind == PlanKind::kDepthwise) return taps * step.padded;
+        return term.kind == PlanKind::kScaled ? step.padded : 0;
+    }
+
+    PlanTerm plan_term(const ProgramTerm& from) {
+        const int64_t source = use(from.source).same_as;
+        const auto& values = from.rectified ? rectified_values_ : raw_values_;
+        return {plan_kind(from),
+                static_cast<int32_t>(from.kernel),
+                static_cast<int32_t>(from.stride),
+                static_cast<int32_t>(padding_of(from)),
+                values[static_cast<size_t>(source)],
+                node(source).channels,
+                0,
+                from.weight,
+                from.norm};
+    }
+
+    void add_node(int64_t index) {
+        PlanStep step = empty_step(index);
+        std::vector<PlanTerm> terms;
+        std::vector<int64_t> measured;  // values that only this node reads
+        for (const int64_t t : use(index).terms) {
+            terms.push_back(plan_term(term(t)));
+            if (style_ == NormStyle::kMeasured && terms.back().norm != kNone) {
+                measured.push_back(add_measured(index, terms.back()));
+                terms.back() = {PlanKind::kScaled, 1, 1, 0, measured.back(), step.channels, 0, kNone, term(t).norm};
+            }
+        }
+        step.relu6 = node(index).relu6 != 0;
+        if (use(index).reads_raw) {
+            step.raw = raw_values_[static_cast<size_t>(index)] = allocate_value(index, use(index).border);
+        }
+        if (use(index).reads_rectified) {
+            step.rectified = rectified_values_[static_cast<size_t>(index)] = allocate_value(index, use(index).border);
+        }
+        add_step(step, terms);
+        for (const int64_t value : measured) release(value);
+        for (int64_t i = 0; i <= index; ++i) {
+            if (use(i).last_reader != index) continue;
+            release(raw_values_[static_cast<size_t>(i)]);
+            release(rectified_values_[static_cast<size_t>(i)]);
+        }
+    }
+
+    int64_t add_measured(int64_t index, const PlanTerm& convolution) {
+        if (is_measured_[static_cast<size_t>(convolution.norm)]) {
+            throw std::invalid_argument("norm " + std::to_string(convolution.norm) + " occurs twice in one path");
+        }
+        is_measured_[static_cast<size_t>(convolution.norm)] = true;
+        PlanStep step = empty_step(index);
+        step.raw = allocate_value(index, 0);
+        step.measured = convolution.norm;
+        add_step(step, {convolution});
+        return step.raw;
+    }
+
+    const Program& program_;
+    NormStyle style_;
+    BlockRule block_rule_;
+    std::vector<NodeUse> uses_;
+    std::vector<bool> is_measured_;
+    std::vector<int64_t> raw_values_, rectified_values_;
+    std::map<std::array<int64_t, 4>, std::vector<int64_t>> free_;
+    PathPlan plan_{};
+    int64_t arena_ = 0;
+    int64_t packed_ = 0;
+};
+
+// Weights [outputs, inputs, kernel, kernel] as blocks of output channels, each [kernel, kernel, inputs, block].
+void pack_convolution(const ProgramWeight& weight, const PlanTerm& term, const PlanStep& step, const float* scale,
+                      float* packed) {
+    const float* from = reinterpret_cast<const float*>(weight.address);
+    const int64_t border = (weight.kernel - term.kernel) / 2, plane = weight.kernel * weight.kernel;
+    for (int64_t first = 0; first < step.padded; first += step.block) {
+        const int64_t block = std::min(step.block, step.padded - first), real = std::min(block, step.channels - first);
+        for (int64_t y = 0; y < term.kernel; ++y) {
+            for (int64_t x = 0; x < term.kernel; ++x) {
+                const float* tap = from + (y + border) * weight.kernel + x + border;
+                for (int64_t input = 0; input < term.inputs; ++input) {
+                    for (int64_t c = 0; c < real; ++c) {
+                        packed[c] = scale[first + c] * tap[((first + c) * weight.inputs + input) * plane];
+                    }
+                    std::fill(packed + std::max<int64_t>(real, 0), packed + block, 0.0f);
+                    packed += block;
+                }
+            }
+        }
+    }
+}
+
+// Weights [channels, 1, kernel, kernel] as [kernel, kernel, padded].
+void pack_depthwise(const ProgramWeight& weight, const PlanTerm& term, const PlanStep& step, const float* scale,
+                    float* packed) {
+    const float* from = reinterpret_cast<const float*>(weight.address);
+    const int64_t border = (weight.kernel - term.kernel) / 2;
+    for (int64_t y = 0; y < term.kernel; ++y) {
+        for (int64_t x = 0; x < term.kernel; ++x, packed += step.padded) {
+            for (int64_t c = 0; c < step.channels; ++c) {
+                const int64_t row = (c * weight.inputs * weight.kernel + y + border) * weight.kernel;
+                packed[c] = scale[c] * from[row + x + border];
+            }
+            std::fill(packed + step.channels, packed + step.padded, 0.0f);
+        }
+    }
+}
+
+}  // namespace
+
+PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, BlockRule block_rule) {
+    return PlanBuilder(program, genes, style, block_rule).build();
+}
+
+std::vector<NormStatistics> running_statistics(const Program& program) {
+    std::vector<NormStatistics> statistics;
+    for (const ProgramNorm& norm : program.norms) {
+        const float* mean = reinterpret_cast<const float*>(norm.mean);
+        const float* variance = reinterpret_cast<const float*>(norm.variance);
+        statistics.push_back({{mean, mean + norm.channels}, {variance, variance + norm.channels}});
+    }
+    return statistics;
+}
+
+void norm_affine(const Program& program, int64_t norm, const NormStatistics& statistics, int64_t channels, float* scale,
+                 float* shift) {
+    const ProgramNorm& of = program.norms[static_cast<size_t>(norm)];
+    const float* weight = reinterpret_cast<const float*>(of.weight);
+    const float* bias = reinterpret_cast<const float*>(of.bias);
+    const double epsilon = program.epsilons[static_cast<size_t>(norm)];
+    for (int64_t i = 0; i < channels; ++i) {
+        const size_t c = static_cast<size_t>(i);
+        const double factor = weight[c] / std::sqrt(statistics.variance[c] + epsilon);
+        scale[c] = static_cast<float>(factor);
+        shift[c] = static_cast<float>(bias[c] - statistics.mean[c] * factor);
+    }
+}
+
+void pack(const Program& program, const PathPlan& plan, NormStyle style, const std::vector<NormStatistics>& statistics,
+          float* packed) {
+    std::vector<float> scale, shift;
+    for (const PlanStep& step : plan.steps) {
+        float* bias = packed + step.bias;
+        std::fill(bias, bias + step.padded, 0.0f);
+        for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
+            const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
+            if (term.weight == kNone) continue;
+            scale.assign(static_cast<size_t>(step.padded), 1.0f);
+            if (style == NormStyle::kFolded && term.norm != kNone) {
+                shift.resize(static_cast<size_t>(step.padded));
+                norm_affine(program, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels,
+                            scale.data(), shift.data());
+                for (int64_t c = 0; c < step.channels; ++c) bias[c] += shift[static_cast<size_t>(c)];
+            }
+            const ProgramWeight& weight = program.weights[static_cast<size_t>(term.weight)];
+            const auto pack_one = term.kind == PlanKind::kConvolution ? pack_convolution : pack_depthwise;
+            pack_one(weight, term, step, scale.data(), packed + term.packed);
+        }
+    }
+}
+
+}  // namespace nas_engine

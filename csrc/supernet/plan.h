@@ -1,0 +1,95 @@
+// One path of a weight-sharing network as a list of steps over buffers, ready to be executed image by image.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/supernet_eval.h"
+
+namespace nas_engine {
+
+constexpr int64_t kLane = 8;    // channels are stored in multiples of this; the added ones are zero
+constexpr int64_t kNone = -1;
+constexpr int64_t kMaxStepTerms = 32;
+
+// A feature map [height + 2 border, width + 2 border, padded]: channels are innermost, the border stays zero.
+struct PlanValue {
+    int64_t offset;  // in floats; of one image's arena
+    int64_t channels;
+    int64_t padded;
+    int64_t height;
+    int64_t width;
+    int64_t border;
+
+    int64_t pitch() const { return (width + 2 * border) * padded; }
+    int64_t size() const { return (height + 2 * border) * pitch(); }
+    int64_t origin() const { return border * (pitch() + padded); }  // of pixel (0, 0), from the start of the value
+};
+
+enum class PlanKind : int32_t { kConvolution, kDepthwise, kAveragePool, kIdentity, kScaled };
+
+struct PlanTerm {
+    PlanKind kind;
+    int32_t kernel;
+    int32_t stride;
+    int32_t padding;
+    int64_t value;    // index of the source
+    int64_t inputs;   // channels of the source that count
+    int64_t packed;   // offset of weights, or of the scales of kScaled, among the packed numbers
+    int64_t weight;   // index in the program, or kNone
+    int64_t norm;     // index in the program, or kNone
+};
+
+// Computes one node: bias + sum of terms, activated, written as it is and/or rectified.
+struct PlanStep {
+    int64_t first_term;
+    int64_t terms;
+    int64_t raw;        // index of a value, or kNone
+    int64_t rectified;  // index of a value, or kNone
+    int64_t channels;
+    int64_t padded;
+    int64_t height;
+    int64_t width;
+    int64_t bias;   // offset among the packed numbers
+    int64_t block;  // output channels a tile: weights are packed in blocks of this, the last one may be narrower
+    bool relu6;
+    int64_t measured;  // norm whose statistics are those of `raw`, or kNone
+};
+
+struct PathPlan {
+    std::vector<PlanValue> values;
+    std::vector<PlanTerm> terms;
+    std::vector<PlanStep> steps;
+    int64_t input;        // index of the image's value
+    int64_t head;         // index of the value that the head reads
+    int64_t arena_size;   // floats for one image
+    int64_t packed_size;  // floats
+};
+
+// How norms enter a plan: folded into the weights, or measured on the batch and applied afterwards.
+enum class NormStyle { kFolded, kMeasured };
+
+// Chooses how many output channels one tile of an instruction set covers: (padded channels, width) -> channels.
+using BlockRule = int64_t (*)(int64_t padded, int64_t width);
+
+// The live part of the path `genes` [decisions]. Nodes that only copy another one share its buffer. Throws
+// std::invalid_argument where a node has more than kMaxStepTerms terms, or a norm is measured twice.
+PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, BlockRule block_rule);
+
+// Mean and variance of each norm of a program; vectors of its channels.
+struct NormStatistics {
+    std::vector<float> mean;
+    std::vector<float> variance;
+};
+std::vector<NormStatistics> running_statistics(const Program& program);
+
+// Scale and shift that equal a norm: y = scale x + shift, for `channels` channels.
+void norm_affine(const Program& program, int64_t norm, const NormStatistics& statistics, int64_t channels, float* scale,
+                 float* shift);
+
+// Weights and biases in the order in which the kernels read them, [packed_size]. Folded plans take up `statistics`;
+// in measured plans scales and biases of norms are left to the executor.
+void pack(const Program& program, const PathPlan& plan, NormStyle style, const std::vector<NormStatistics>& statistics,
+          float* packed);
+
+}  // namespace nas_engine

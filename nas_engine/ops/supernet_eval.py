@@ -1,0 +1,278 @@
+"""Scores many paths of a weight-sharing network in one call: loss and correct predictions of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_engine import native
+from nas_engine.errors import NativeError
+from nas_engine.ops.boundary import call_native, require_array, require_range, require_tensor
+from nas_engine.ops.supernet_program import IntArray, Node, Norm, SupernetProgram, Term, TermKind
+
+_OP = "supernet_eval"
+
+
+class Statistics(IntEnum):
+    """Where the BatchNorm layers of a path take mean and variance from."""
+
+    RUNNING = 0
+    BATCH = 1
+    RECALIBRATED = 2
+
+
+class PathScores(NamedTuple):
+    """Results of scored paths.
+
+    Attributes:
+        loss: float64 [paths]; mean cross-entropy in nats, NaN where a logit is not finite or there are no images.
+        correct: int64 [paths]; correct predictions.
+        logits: float32 [paths, images, classes], or None where they were not asked for.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    logits: Tensor | None
+
+
+def levels() -> list[str]:
+    """Instruction sets whose kernels run on this processor, the fastest last; empty without the native module."""
+    module = native.module()
+    return [] if module is None else list(module.kernel_levels())
+
+
+def supernet_eval(
+    program: SupernetProgram,
+    genes: IntArray,
+    images: Tensor,
+    labels: Tensor,
+    statistics: Statistics = Statistics.RUNNING,
+    calibration: Sequence[Tensor] = (),
+    *,
+    want_logits: bool = False,
+    level: str = "",
+    threads: int | None = None,
+) -> PathScores:
+    """Loss and correct predictions of many paths, on the CPU.
+
+    Each path is cut down to what it computes, its BatchNorm layers are folded into the convolutions, and a few
+    images at a time go through the whole network while their activations stay in cache. The result depends neither
+    on the number of threads nor on what else is in the call.
+
+    Args:
+        program: the network; its weights are read and never changed.
+        genes: int64 [paths, decisions].
+        images: float32 [n, channels, height, width].
+        labels: int64 [n].
+        statistics: RUNNING: those of the BatchNorm layers; BATCH: those of `images` as one batch, as in training
+            mode; RECALIBRATED: averages over the `calibration` batches (see `nas_engine.nn.supernet.recalibrated`).
+        calibration: batches of images, for RECALIBRATED only.
+        want_logits: also return all logits.
+        level: instruction set, one of `levels()`; empty: the fastest.
+        threads: None: as many as torch uses.
+
+    Raises:
+        NativeError: an argument has the wrong type, dtype, device, shape or range, or there is no native module.
+    """
+    module = native.module()
+    if module is None:
+        raise NativeError(f"{_OP} needs the native module; supernet_eval_reference computes the same")
+    _require_scorable(program, genes, images, labels, statistics, calibration)
+    images, labels = images.contiguous(), labels.contiguous()
+    batches = [batch.contiguous() for batch in calibration]
+    paths, count, classes = len(genes), len(images), program.head.linear.weight.shape[0]
+    loss, correct = torch.empty(paths, dtype=torch.float64), torch.empty(paths, dtype=torch.int64)
+    logits = torch.empty(paths, count, classes) if want_logits else None
+    request = module.ScoreRequest(
+        genes.ctypes.data,
+        paths,
+        images.data_ptr(),
+        count,
+        labels.data_ptr(),
+        [(batch.data_ptr(), len(batch)) for batch in batches],
+        int(statistics),
+        torch.get_num_threads() if threads is None else threads,
+        level,
+    )
+    shapes = {"genes": genes.shape, "images": images.shape}
+    described = call_native(_OP, _describe, module, program, shapes=shapes)
+    addresses = (loss.data_ptr(), correct.data_ptr(), 0 if logits is None else logits.data_ptr())
+    call_native(_OP, module.supernet_eval, described, request, *addresses, shapes=shapes)
+    return PathScores(loss, correct, logits)
+
+
+def _describe(module: ModuleType, program: SupernetProgram) -> Any:
+    tables = program.tables
+    weights = np.array(
+        [(c.weight.data_ptr(), *c.weight.shape[:3]) for c in tables.convolutions], dtype=np.int64
+    ).reshape(-1, 4)
+    norms = np.array([_norm_row(norm) for norm in tables.norms], dtype=np.int64).reshape(-1, 5)
+    epsilons = np.array([norm.eps for norm in tables.norms], dtype=np.float64)
+    linear, norm = program.head.linear, program.head.norm
+    head = np.array(
+        (
+            program.head.node,
+            -1 if norm is None else next(i for i, known in enumerate(tables.norms) if known is norm),
+            linear.weight.data_ptr(),
+            linear.bias.data_ptr(),
+            *linear.weight.shape,
+        ),
+        dtype=np.int64,
+    )
+    arrays = (tables.nodes, tables.terms, weights, norms)
+    sized = [number for array in arrays for number in (array.ctypes.data, len(array))]
+    return module.SupernetProgram(*sized, epsilons.ctypes.data, head.ctypes.data, program.decisions)
+
+
+def _norm_row(norm: Norm) -> tuple[int, ...]:
+    assert norm.running_mean is not None and norm.running_var is not None  # required by `_require_scorable`
+    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return (*(tensor.data_ptr() for tensor in tensors), len(norm.weight))
+
+
+def _require_scorable(
+    program: SupernetProgram,
+    genes: IntArray,
+    images: Tensor,
+    labels: Tensor,
+    statistics: Statistics,
+    calibration: Sequence[Tensor],
+) -> None:
+    image = program.nodes[0]
+    shape = (None, image.channels, image.height, image.width)
+    require_array(_OP, "genes", genes, np.int64, (None, program.decisions))
+    require_tensor(_OP, "images", images, torch.float32, shape)
+    require_tensor(_OP, "labels", labels, torch.int64, (len(images),))
+    require_range(_OP, "labels", labels.numpy(), program.head.linear.weight.shape[0])
+    for index, batch in enumerate(calibration):
+        require_tensor(_OP, f"calibration[{index}]", batch, torch.float32, shape)
+    if bool(calibration) != (statistics is Statistics.RECALIBRATED):
+        raise NativeError(
+            f"{_OP}: calibration has {len(calibration)} batches with statistics {statistics.name}; "
+            "RECALIBRATED needs at least one, the others none"
+        )
+    _require_weights(program)
+
+
+def _require_weights(program: SupernetProgram) -> None:
+    for name, tensor, shape in program.tensors():
+        require_tensor(_OP, name, tensor, torch.float32, shape, contiguous=True)
+
+
+def supernet_eval_reference(
+    program: SupernetProgram,
+    genes: IntArray,
+    images: Tensor,
+    labels: Tensor,
+    statistics: Statistics = Statistics.RUNNING,
+    calibration: Sequence[Tensor] = (),
+) -> PathScores:
+    """The same as `supernet_eval` in PyTorch, path by path and layer by layer: the oracle of its tests."""
+    logits = []
+    for path in genes.tolist():
+        norms: dict[int, _Statistics] = {}
+        if statistics is Statistics.RUNNING:
+            norms = {id(n): (n.running_mean, n.running_var) for n in program.norms}  # type: ignore[misc]
+        elif statistics is Statistics.RECALIBRATED:
+            norms = _recalibrated(program, path, calibration)
+        logits.append(_logits(program, path, images, norms, {}))
+    stacked = torch.stack(logits) if logits else torch.empty(0, len(images), len(program.head.linear.weight))
+    targets = labels.expand(len(stacked), -1)
+    losses = F.cross_entropy(stacked.double().permute(0, 2, 1), targets, reduction="none").mean(1)
+    finite = stacked.isfinite().flatten(1).all(1)
+    correct = (stacked.argmax(2) == targets).sum(1)
+    return PathScores(torch.where(finite, losses, torch.nan), correct, stacked)
+
+
+_Statistics = tuple[Tensor, Tensor]
+
+
+def _recalibrated(program: SupernetProgram, path: list[int], batches: Sequence[Tensor]) -> dict[int, _Statistics]:
+    seen: list[dict[int, _Statistics]] = []
+    for batch in batches:
+        seen.append({})
+        _logits(program, path, batch, {}, seen[-1])
+    return {
+        norm: (
+            torch.stack([statistics[norm][0] for statistics in seen]).mean(0),
+            torch.stack([statistics[norm][1] for statistics in seen]).mean(0),
+        )
+        for norm in seen[0]
+    }
+
+
+def _logits(
+    program: SupernetProgram,
+    path: list[int],
+    images: Tensor,
+    known: Mapping[int, _Statistics],
+    measured: dict[int, _Statistics],
+) -> Tensor:
+    """Logits with the `known` statistics, or with those of the batch, which are then added to `measured`."""
+
+    def normalised(norm: Norm | None, values: Tensor) -> Tensor:
+        if norm is None:
+            return values
+        channels = values.shape[1]
+        if known:
+            mean, variance = known[id(norm)]
+        else:
+            variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=1)
+            measured[id(norm)] = mean, variance
+            variance = variance * (1 - channels / values.numel())  # a batch is normalised by its biased variance
+        affine = norm.weight[:channels], norm.bias[:channels]
+        return F.batch_norm(values, mean[:channels], variance[:channels], *affine, eps=norm.eps)
+
+    def value_of(term: Term, node: Node) -> Tensor | None:
+        source = nodes[term.source]
+        if source is None or (term.decision >= 0 and path[term.decision] != term.choice):
+            return None
+        source = source.relu() if term.rectified else source
+        return normalised(term.norm, _linear_part(term, node, source))
+
+    nodes: list[Tensor | None] = [images]
+    with torch.no_grad():
+        for node in program.nodes[1:]:
+            values = [value for term in node.terms if (value := value_of(term, node)) is not None]
+            total: Tensor | None = sum(values) if values else None  # type: ignore[assignment]
+            if total is None and not node.optional:
+                total = images.new_zeros(len(images), node.channels, node.height, node.width)
+            nodes.append(F.relu6(total) if total is not None and node.relu6 else total)
+        last = nodes[program.head.node]
+        assert last is not None  # the head's node is not optional
+        features = last if program.head.norm is None else normalised(program.head.norm, last).relu()
+        linear = program.head.linear
+        return F.linear(features.mean((2, 3)), linear.weight[:, : features.shape[1]], linear.bias)
+
+
+def _linear_part(term: Term, node: Node, source: Tensor) -> Tensor:
+    if term.kind is TermKind.IDENTITY:
+        return source
+    if term.kind is TermKind.AVERAGE_POOL:
+        padding = (term.kernel - 1) // 2
+        right, bottom = (_missing(size, term) for size in (source.shape[3], source.shape[2]))
+        window = (padding, right, padding, bottom)
+        ones = F.pad(torch.ones_like(source), window)
+        kernel, stride = term.kernel, term.stride
+        return F.avg_pool2d(F.pad(source, window), kernel, stride) / F.avg_pool2d(ones, kernel, stride)
+    assert term.convolution is not None
+    weight = term.convolution.weight
+    border = (weight.shape[2] - term.kernel) // 2
+    centre = slice(border, border + term.kernel)
+    depthwise = term.kind is TermKind.DEPTHWISE
+    weight = weight[: node.channels, : 1 if depthwise else source.shape[1], centre, centre]
+    groups = source.shape[1] if depthwise else 1
+    return F.conv2d(source, weight, None, term.stride, term.kernel // 2, groups=groups)
+
+
+def _missing(size: int, term: Term) -> int:
+    """Padding after the last pixel that gives ``ceil(size / stride)`` windows."""
+    outputs = -(-size // term.stride)
+    return max(0, (outputs - 1) * term.stride + term.kernel - (term.kernel - 1) // 2 - size)
