@@ -69,6 +69,8 @@ void parallel_for(int64_t count, int64_t threads, const Body& body) {
     if (fault) std::rethrow_exception(fault);
 }
 
+constexpr int64_t kGroupFloats = int64_t{1} << 18;  // of the activations of a group of images: 1 MiB
+
 struct ImageScore {
     double loss;  // NaN where a logit is not finite
     bool correct;
@@ -94,7 +96,7 @@ class PathScorer {
         : program_(program),
           request_(request),
           kernels_(kernels_of(request.level)),
-          arenas_(static_cast<size_t>(request.threads)),
+          workspaces_(static_cast<size_t>(request.threads)),
           image_scores_(static_cast<size_t>(request.images.count)) {}
 
     void score(const int64_t* genes, double* loss, int64_t* correct, float* logits) {
@@ -120,36 +122,48 @@ class PathScorer {
    private:
     const PlanValue& value(const PathPlan& plan, int64_t index) const { return plan.values[static_cast<size_t>(index)]; }
 
+    // Images that go through the network together: enough to use weights again while they are in cache, few enough
+    // that their activations stay there too.
+    static int64_t group_size(const PathPlan& plan) {
+        constexpr int64_t kMost = 8;
+        return std::clamp<int64_t>(kGroupFloats / plan.arena_size, 1, kMost);
+    }
+
     void score_folded(const int64_t* genes, const std::vector<NormStatistics>& statistics, float* logits) {
-        const PathPlan plan = make_plan(program_, genes, NormStyle::kFolded, kernels_.block_rule);
+        const PathPlan plan = make_plan(program_, genes, NormStyle::kFolded, kernels_.rules);
         float* packed = packed_.zeroed(plan.packed_size);
         pack(program_, plan, NormStyle::kFolded, statistics, packed);
-        std::vector<float*> bases;
-        for (Buffer& arena : arenas_) bases.push_back(arena.zeroed(plan.arena_size));
+        const int64_t count = request_.images.count, group = group_size(plan);
+        std::vector<Arena> arenas;
+        for (Workspace& workspace : workspaces_) {
+            arenas.push_back({workspace.arena.zeroed(plan.arena_size * group), group,
+                              workspace.scratch.zeroed(plan.scratch_size)});
+        }
         const HeadAffine affine = head_affine(plan, statistics);
-        parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t thread) {
-            const Arena arena{bases[static_cast<size_t>(thread)], 1, 0};
-            load_image(plan, request_.images, image, arena);
-            for (const PlanStep& step : plan.steps) kernels_.run_step(plan, step, packed, arena);
-            score_image(plan, affine, image, arena, logits);
+        parallel_for((count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
+            const Arena& arena = arenas[static_cast<size_t>(thread)];
+            const int64_t first = index * group, size = std::min(group, count - first);
+            for (int64_t slot = 0; slot < size; ++slot) load_image(plan, request_.images, first + slot, arena, slot);
+            for (const PlanStep& step : plan.steps) kernels_.run_step(plan, step, packed, arena, 0, size);
+            for (int64_t slot = 0; slot < size; ++slot) score_image(plan, affine, first + slot, arena, slot, logits);
         });
     }
 
     void score_measured(const int64_t* genes, float* logits) {
         if (request_.images.count == 0) return;
-        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.block_rule);
+        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.rules);
         std::vector<NormStatistics> statistics(program_.norms.size());
-        float* base = run_measured(plan, request_.images, statistics);
+        const Arena arena = run_measured(plan, request_.images, statistics);
         const HeadAffine affine = head_affine(plan, statistics);
         parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-            score_image(plan, affine, image, {base, request_.images.count, image}, logits);
+            score_image(plan, affine, image, arena, image, logits);
         });
     }
 
     // What the norms of the path hold after all calibration batches: averages of the batches' means and unbiased
     // variances (momentum=None in PyTorch).
     std::vector<NormStatistics> recalibrated(const int64_t* genes) {
-        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.block_rule);
+        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.rules);
         std::vector<NormStatistics> averages(program_.norms.size());
         float weight = 1.0f;
         for (const Images& batch : request_.calibration) {
@@ -174,25 +188,28 @@ class PathScorer {
 
     // All images through the path in training mode; `statistics` gets mean and biased variance of each norm it meets.
     // Returns the arena, with as many slots as images.
-    float* run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
+    Arena run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
+        constexpr int64_t kGroup = 4;  // images a call of the kernels
         float* packed = packed_.zeroed(plan.packed_size);
         pack(program_, plan, NormStyle::kMeasured, {}, packed);
         measured_pixels_.assign(program_.norms.size(), 0);
-        float* base = batch_arena_.zeroed(plan.arena_size * images.count);
+        const Arena all{batch_arena_.zeroed(plan.arena_size * images.count), images.count, nullptr};
+        std::vector<float*> scratch;
+        for (Workspace& workspace : workspaces_) scratch.push_back(workspace.scratch.zeroed(plan.scratch_size));
         parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-            load_image(plan, images, image, {base, images.count, image});
+            load_image(plan, images, image, all, image);
         });
         for (const PlanStep& step : plan.steps) {
             apply_norms(plan, step, statistics, packed);
-            parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-                kernels_.run_step(plan, step, packed, {base, images.count, image});
+            parallel_for((images.count + kGroup - 1) / kGroup, request_.threads, [&](int64_t index, int64_t thread) {
+                const Arena arena{all.base, all.slots, scratch[static_cast<size_t>(thread)]};
+                const int64_t first = index * kGroup;
+                kernels_.run_step(plan, step, packed, arena, first, std::min(first + kGroup, images.count));
             });
-            if (step.measured != kNone) measure(value(plan, step.raw), step.measured, images.count, base, statistics);
+            if (step.measured != kNone) measure(value(plan, step.raw), step.measured, all, statistics);
         }
-        if (program_.head.norm != kNone) {
-            measure(value(plan, plan.head), program_.head.norm, images.count, base, statistics);
-        }
-        return base;
+        if (program_.head.norm != kNone) measure(value(plan, plan.head), program_.head.norm, all, statistics);
+        return all;
     }
 
     // Scales and bias of a step whose terms were measured before.
@@ -210,8 +227,9 @@ class PathScorer {
 
     // Mean and biased variance over all images and pixels: each image around its own mean, then put together (Chan,
     // Golub & LeVeque 1983, equation 1.3), in order, so that the result does not depend on the threads.
-    void measure(const PlanValue& measured, int64_t norm, int64_t count, float* base,
+    void measure(const PlanValue& measured, int64_t norm, const Arena& arena,
                  std::vector<NormStatistics>& statistics) {
+        const int64_t count = arena.slots;
         if (measured.height * measured.width * count == 1) {
             throw std::invalid_argument("batch statistics need more than one value a channel");
         }
@@ -219,7 +237,7 @@ class PathScorer {
         std::vector<float> moments(static_cast<size_t>(2 * padded * count));
         parallel_for(count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
             float* sums = moments.data() + 2 * padded * image;
-            kernels_.moments(measured, {base, count, image}, sums, sums + padded);
+            kernels_.moments(measured, arena, image, sums, sums + padded);
         });
         measured_pixels_[static_cast<size_t>(norm)] = measured.height * measured.width;
         NormStatistics& found = statistics[static_cast<size_t>(norm)];
@@ -240,11 +258,11 @@ class PathScorer {
         }
     }
 
-    void load_image(const PathPlan& plan, const Images& images, int64_t image, const Arena& arena) const {
+    void load_image(const PathPlan& plan, const Images& images, int64_t image, const Arena& arena, int64_t slot) const {
         const PlanValue& input = value(plan, plan.input);
         const int64_t plane = input.height * input.width;
         const float* from = images.pixels + image * input.channels * plane;
-        float* to = arena.base + input.offset * arena.slots + arena.slot * input.size() + input.origin();
+        float* to = address_of(input, arena, slot);
         for (int64_t y = 0; y < input.height; ++y) {
             for (int64_t x = 0; x < input.width; ++x) {
                 float* pixel = to + y * input.pitch() + x * input.padded;
@@ -268,11 +286,11 @@ class PathScorer {
     }
 
     void score_image(const PathPlan& plan, const HeadAffine& affine, int64_t image, const Arena& arena,
-                     float* all_logits) {
+                     int64_t slot, float* all_logits) {
         const PlanValue& source = value(plan, plan.head);
         const ProgramHead& head = program_.head;
         std::vector<float> features(static_cast<size_t>(source.padded)), logits(static_cast<size_t>(head.classes));
-        kernels_.pooled(source, arena, affine.scale.empty() ? nullptr : affine.scale.data(), affine.shift.data(),
+        kernels_.pooled(source, arena, slot, affine.scale.empty() ? nullptr : affine.scale.data(), affine.shift.data(),
                         features.data());
         const float* weight = reinterpret_cast<const float*>(head.weight);
         const float* bias = reinterpret_cast<const float*>(head.bias);
@@ -290,7 +308,10 @@ class PathScorer {
     const Program& program_;
     const ScoreRequest& request_;
     const Kernels& kernels_;
-    std::vector<Buffer> arenas_;  // of each thread
+    struct Workspace {
+        Buffer arena, scratch;
+    };
+    std::vector<Workspace> workspaces_;  // of each thread
     Buffer packed_, batch_arena_;
     std::vector<int64_t> measured_pixels_;  // of each norm, in one image
     std::vector<ImageScore> image_scores_;

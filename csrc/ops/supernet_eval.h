@@ -37,10 +37,11 @@ struct ProgramNode {
 };
 
 struct ProgramWeight {
-    int64_t address;  // const float* [outputs, inputs, kernel, kernel], contiguous; depthwise: inputs = 1
+    int64_t address;  // const float* [outputs, inputs, kernel, kernel]; depthwise: inputs = 1
     int64_t outputs;
     int64_t inputs;
     int64_t kernel;
+    int64_t strides[4];  // in floats
 };
 
 struct ProgramNorm {

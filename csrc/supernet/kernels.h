@@ -8,24 +8,30 @@
 
 namespace nas_engine {
 
-// Values of one image: value `i` starts at base + offset * slots + slot * size. With one slot it is the arena of an
-// image; with as many slots as images every value is an array over the images.
+// The values of some images: value `i` of image `slot` starts at base + offset * slots + slot * size, so that every
+// value is an array over the images that are in work together.
 struct Arena {
     float* base;
     int64_t slots;
-    int64_t slot;
+    float* scratch;  // of this thread
 };
 
 struct Kernels {
     const char* level;
-    BlockRule block_rule;
-    // Computes `step` for the image in `arena`.
-    void (*run_step)(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena);
+    KernelRules rules;
+    // Computes `step` for the images in slots first..last-1.
+    void (*run_step)(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+                     int64_t last);
     // Sum over pixels [padded] of the value, then of squared differences from the image's own mean [padded].
-    void (*moments)(const PlanValue& value, const Arena& arena, float* sum, float* squares);
+    void (*moments)(const PlanValue& value, const Arena& arena, int64_t slot, float* sum, float* squares);
     // Mean over pixels of max(scale x + shift, 0), or of x where scale is null; [padded].
-    void (*pooled)(const PlanValue& value, const Arena& arena, const float* scale, const float* shift, float* means);
+    void (*pooled)(const PlanValue& value, const Arena& arena, int64_t slot, const float* scale, const float* shift,
+                   float* means);
 };
+
+inline float* address_of(const PlanValue& value, const Arena& arena, int64_t slot) {
+    return arena.base + value.offset * arena.slots + slot * value.size() + value.origin();
+}
 
 const Kernels* kernels_baseline();
 #ifdef NAS_ENGINE_X86

@@ -14,18 +14,29 @@ int64_t block_rule(int64_t padded, int64_t width) {
     return padded >= 16 ? 16 : 8;
 }
 
-void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena) {
-    const StepView view = view_of(plan, step, packed, arena);
+void run_image(const StepView& view, int64_t block) {
     int64_t channel = 0;
-    for (; channel + step.block <= step.padded; channel += step.block) {
-        if (step.block == 32) run_blocks<16, 2>(view, channel);
-        if (step.block == 16) run_blocks<16, 1>(view, channel);
-        if (step.block == 8) run_blocks<8, 1>(view, channel);
+    for (; channel + block <= view.padded; channel += block) {
+        if (block == 32) run_blocks<16, 2, 32, 64>(view, channel);
+        if (block == 16) run_blocks<16, 1, 16, 32>(view, channel);
+        if (block == 8) run_blocks<8, 1, 8>(view, channel);
     }
-    if (channel < step.padded) run_blocks<8, 1>(view, channel);
+    if (channel < view.padded) run_blocks<8, 1, 8>(view, channel);
 }
 
-constexpr Kernels kKernels{"avx512", block_rule, run_step, moments, pooled};
+void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+              int64_t last) {
+    if (step.winograd) {
+        const auto multiply = [](int64_t block, auto... rest) {
+            if (block == 32) return multiply_all<16, 2>(rest...);
+            block == 16 ? multiply_all<16, 1>(rest...) : multiply_all<8, 1>(rest...);
+        };
+        return run_winograd(plan, step, packed, arena, first, last, multiply);
+    }
+    for (int64_t slot = first; slot < last; ++slot) run_image(view_of(plan, step, packed, arena, slot), step.block);
+}
+
+constexpr Kernels kKernels{"avx512", {block_rule, true}, run_step, moments, pooled};
 
 }  // namespace
 

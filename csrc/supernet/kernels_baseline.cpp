@@ -11,12 +11,19 @@ namespace {
 
 int64_t block_rule(int64_t /*padded*/, int64_t /*width*/) { return 8; }
 
-void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena) {
-    const StepView view = view_of(plan, step, packed, arena);
-    for (int64_t channel = 0; channel < step.padded; channel += 8) run_blocks<8, 1>(view, channel);
+void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+              int64_t last) {
+    if (step.winograd) {
+        const auto multiply = [](int64_t /*block*/, auto... rest) { multiply_all<8, 1>(rest...); };
+        return run_winograd(plan, step, packed, arena, first, last, multiply);
+    }
+    for (int64_t slot = first; slot < last; ++slot) {
+        const StepView view = view_of(plan, step, packed, arena, slot);
+        for (int64_t channel = 0; channel < step.padded; channel += 8) run_blocks<8, 1, 16>(view, channel);
+    }
 }
 
-constexpr Kernels kKernels{"baseline", block_rule, run_step, moments, pooled};
+constexpr Kernels kKernels{"baseline", {block_rule, true}, run_step, moments, pooled};
 
 }  // namespace
 

@@ -25,6 +25,12 @@ template <int L>
 using Vector = typename Lanes<L>::Vector;
 
 template <int L>
+NAS_ENGINE_INLINE Vector<L> broadcast(float x) {  // x + Vector{} would add 0 first: an instruction more
+    if constexpr (L == 8) return Vector<L>{x, x, x, x, x, x, x, x};
+    if constexpr (L == 16) return Vector<L>{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
+template <int L>
 NAS_ENGINE_INLINE Vector<L> load(const float* from) {
     return *reinterpret_cast<const typename Lanes<L>::Loose*>(from);
 }
@@ -76,10 +82,6 @@ struct StepView {
     bool relu6;
 };
 
-NAS_ENGINE_INLINE float* address_of(const PlanValue& value, const Arena& arena) {
-    return arena.base + value.offset * arena.slots + arena.slot * value.size() + value.origin();
-}
-
 // V vectors of output channels for P pixels of a row. STEP: floats between the inputs of neighbouring outputs where
 // all terms agree on it and the compiler shall know it; 0 else.
 template <int L, int V, int P>
@@ -110,7 +112,7 @@ struct Tile {
                     for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
                     NAS_ENGINE_UNROLL
                     for (int p = 0; p < P; ++p) {
-                        const Vector<L> value = Vector<L>{} + pixel[p * step + input];
+                        const Vector<L> value = broadcast<L>(pixel[p * step + input]);
                         NAS_ENGINE_UNROLL
                         for (int v = 0; v < V; ++v) sums[p][v] += value * weight[v];
                     }
@@ -168,7 +170,7 @@ struct Tile {
         const bool scaled = term.kind == PlanKind::kScaled;
         NAS_ENGINE_UNROLL
         for (int v = 0; v < V; ++v) {
-            const Vector<L> scale = scaled ? load<L>(term.packed + channel + v * L) : Vector<L>{} + 1.0f;
+            const Vector<L> scale = scaled ? load<L>(term.packed + channel + v * L) : broadcast<L>(1.0f);
             NAS_ENGINE_UNROLL
             for (int p = 0; p < P; ++p) sums[p][v] += scale * load<L>(pixel + p * term.source.padded + v * L);
         }
@@ -250,50 +252,50 @@ inline int64_t common_step(const StepView& step) {
     return common;
 }
 
-template <int L, int V>
+// The tiles that know the step at compile time where it is one of STEPS, else those that do not.
+template <int L, int V, int... STEPS>
 void run_blocks(const StepView& step, int64_t channel) {
-    switch (common_step(step)) {
-        case 8:
-            return run_block<L, V, 8>(step, channel);
-        case 16:
-            return run_block<L, V, 16>(step, channel);
-        case 32:
-            return run_block<L, V, 32>(step, channel);
-        case 64:
-            return run_block<L, V, 64>(step, channel);
-        default:
-            return run_block<L, V, 0>(step, channel);
-    }
+    const int64_t common = common_step(step);
+    const bool known = ((common == STEPS && (run_block<L, V, STEPS>(step, channel), true)) || ...);
+    if (!known) run_block<L, V, 0>(step, channel);
 }
 
-StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena) {
-    StepView view{};
-    view.count = step.terms;
-    view.bias = packed + step.bias;
+// Where the results of a step go, without its terms.
+NAS_ENGINE_INLINE void aim(StepView& view, const PathPlan& plan, const PlanStep& step, const Arena& arena,
+                           int64_t slot) {
+    const auto target = [&](int64_t index) {
+        if (index == kNone) return Target{nullptr, 0};
+        const PlanValue& value = plan.values.data()[index];
+        return Target{address_of(value, arena, slot), value.pitch()};
+    };
     view.padded = step.padded;
     view.height = step.height;
     view.width = step.width;
     view.relu6 = step.relu6;
+    view.raw = target(step.raw);
+    view.rectified = target(step.rectified);
+}
+
+StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t slot) {
+    StepView view;
+    aim(view, plan, step, arena, slot);
+    view.count = step.terms;
+    view.bias = packed + step.bias;
     for (int64_t i = 0; i < step.terms; ++i) {
         const PlanTerm& term = plan.terms.data()[step.first_term + i];
         const PlanValue& value = plan.values.data()[term.value];
-        const Source source{address_of(value, arena), value.pitch(), value.padded, value.height, value.width};
+        const Source source{address_of(value, arena, slot), value.pitch(), value.padded, value.height, value.width};
         view.terms[i] = {term.kind,   term.kernel,          term.stride, term.padding,
                          term.inputs, packed + term.packed, source};
     }
-    const auto target = [&](int64_t index) {
-        if (index == kNone) return Target{nullptr, 0};
-        const PlanValue& value = plan.values.data()[index];
-        return Target{address_of(value, arena), value.pitch()};
-    };
-    view.raw = target(step.raw);
-    view.rectified = target(step.rectified);
     return view;
 }
 
-void moments(const PlanValue& value, const Arena& arena, float* sum, float* squares) {
+#include "supernet/winograd_impl.h"
+
+void moments(const PlanValue& value, const Arena& arena, int64_t slot, float* sum, float* squares) {
     constexpr int L = 8;
-    const float* pixels = address_of(value, arena);
+    const float* pixels = address_of(value, arena, slot);
     const float share = 1.0f / static_cast<float>(value.height * value.width);
     for (int64_t channel = 0; channel < value.padded; channel += L) {
         Vector<L> total{}, spread{};
@@ -318,9 +320,10 @@ void moments(const PlanValue& value, const Arena& arena, float* sum, float* squa
     }
 }
 
-void pooled(const PlanValue& value, const Arena& arena, const float* scale, const float* shift, float* means) {
+void pooled(const PlanValue& value, const Arena& arena, int64_t slot, const float* scale, const float* shift,
+            float* means) {
     constexpr int L = 8;
-    const float* pixels = address_of(value, arena);
+    const float* pixels = address_of(value, arena, slot);
     const float share = 1.0f / static_cast<float>(value.height * value.width);
     for (int64_t channel = 0; channel < value.padded; channel += L) {
         Vector<L> total{};

@@ -35,8 +35,8 @@ struct NodeUse {
 
 class PlanBuilder {
    public:
-    PlanBuilder(const Program& program, const int64_t* genes, NormStyle style, BlockRule block_rule)
-        : program_(program), style_(style), block_rule_(block_rule), uses_(program.nodes.size()), is_measured_(program.norms.size()) {
+    PlanBuilder(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules)
+        : program_(program), style_(style), rules_(rules), uses_(program.nodes.size()), is_measured_(program.norms.size()) {
         find_existing(genes);
         find_readers();
     }
@@ -53,6 +53,7 @@ class PlanBuilder {
         plan_.head = raw_values_[static_cast<size_t>(head_node())];
         plan_.arena_size = arena_;
         plan_.packed_size = packed_;
+        plan_.scratch_size = scratch_;
         return std::move(plan_);
     }
 
@@ -134,8 +135,8 @@ class PlanBuilder {
     PlanStep empty_step(int64_t node_index) {
         const ProgramNode& of = node(node_index);
         PlanStep step{0, 0, kNone, kNone, of.channels, round_up(of.channels, kLane), of.height, of.width,
-                      0, 0, false, kNone};
-        step.block = block_rule_(step.padded, step.width);
+                      0, 0, false, kNone, false};
+        step.block = rules_.block(step.padded, step.width);
         return step;
     }
 
@@ -148,6 +149,11 @@ class PlanBuilder {
         step.terms = static_cast<int64_t>(terms.size());
         step.bias = packed_;
         packed_ += step.padded;
+        if (step.winograd) {
+            int64_t channels = step.block;
+            for (const PlanTerm& added : terms) channels += plan_.values[static_cast<size_t>(added.value)].padded;
+            scratch_ = std::max(scratch_, kFrequencies * kTilesAtOnce * channels);
+        }
         for (PlanTerm added : terms) {
             added.packed = packed_;
             packed_ += packed_length(added, step);
@@ -159,14 +165,25 @@ class PlanBuilder {
     static int64_t packed_length(const PlanTerm& term, const PlanStep& step) {
         const int64_t taps = int64_t{term.kernel} * term.kernel;
         if (term.kind == PlanKind::kConvolution) return taps * term.inputs * step.padded;
+        if (term.kind == PlanKind::kWinograd) return kFrequencies * term.inputs * step.padded;
         if (term.kind == PlanKind::kDepthwise) return taps * step.padded;
         return term.kind == PlanKind::kScaled ? step.padded : 0;
     }
 
-    PlanTerm plan_term(const ProgramTerm& from) {
+    // Transforming tiles pays where they hold few pixels beyond the edge, and enough channels are multiplied.
+    bool prefers_winograd(const ProgramTerm& term, int64_t inputs, const PlanStep& step) const {
+        if (!rules_.winograd || plan_kind(term) != PlanKind::kConvolution) return false;
+        const int64_t tiles = ((step.height + kTile - 1) / kTile) * ((step.width + kTile - 1) / kTile);
+        return term.kernel == 3 && term.stride == 1 && inputs >= kLane && step.channels >= kLane &&
+               step.height >= kTile && step.width >= kTile &&
+               step.height * step.width * 9 >= 2 * tiles * kFrequencies;
+    }
+
+    PlanTerm plan_term(const ProgramTerm& from, const PlanStep& step) {
         const int64_t source = use(from.source).same_as;
         const auto& values = from.rectified ? rectified_values_ : raw_values_;
-        return {plan_kind(from),
+        const bool winograd = prefers_winograd(from, node(source).channels, step);
+        return {winograd ? PlanKind::kWinograd : plan_kind(from),
                 static_cast<int32_t>(from.kernel),
                 static_cast<int32_t>(from.stride),
                 static_cast<int32_t>(padding_of(from)),
@@ -180,14 +197,16 @@ class PlanBuilder {
     void add_node(int64_t index) {
         PlanStep step = empty_step(index);
         std::vector<PlanTerm> terms;
-        std::vector<int64_t> measured;  // values that only this node reads
+        std::vector<int64_t> temporary;  // values that only this node reads
         for (const int64_t t : use(index).terms) {
-            terms.push_back(plan_term(term(t)));
+            terms.push_back(plan_term(term(t), step));
             if (style_ == NormStyle::kMeasured && terms.back().norm != kNone) {
-                measured.push_back(add_measured(index, terms.back()));
-                terms.back() = {PlanKind::kScaled, 1, 1, 0, measured.back(), step.channels, 0, kNone, term(t).norm};
+                temporary.push_back(add_measured(index, terms.back()));
+                terms.back() = {PlanKind::kScaled, 1, 1, 0, temporary.back(), step.channels, 0, kNone, term(t).norm};
             }
         }
+        separate_winograd(index, terms, temporary);
+        step.winograd = !terms.empty() && terms[0].kind == PlanKind::kWinograd;
         step.relu6 = node(index).relu6 != 0;
         if (use(index).reads_raw) {
             step.raw = raw_values_[static_cast<size_t>(index)] = allocate_value(index, use(index).border);
@@ -196,12 +215,26 @@ class PlanBuilder {
             step.rectified = rectified_values_[static_cast<size_t>(index)] = allocate_value(index, use(index).border);
         }
         add_step(step, terms);
-        for (const int64_t value : measured) release(value);
+        for (const int64_t value : temporary) release(value);
         for (int64_t i = 0; i <= index; ++i) {
             if (use(i).last_reader != index) continue;
             release(raw_values_[static_cast<size_t>(i)]);
             release(rectified_values_[static_cast<size_t>(i)]);
         }
+    }
+
+    // Where a node has terms of both kinds, the sum of the Winograd ones becomes a value of its own.
+    void separate_winograd(int64_t index, std::vector<PlanTerm>& terms, std::vector<int64_t>& temporary) {
+        const auto is_winograd = [](const PlanTerm& term) { return term.kind == PlanKind::kWinograd; };
+        const auto others = std::stable_partition(terms.begin(), terms.end(), is_winograd);
+        if (others == terms.begin() || others == terms.end()) return;
+        PlanStep step = empty_step(index);
+        step.winograd = true;
+        step.raw = allocate_value(index, 0);
+        add_step(step, {terms.begin(), others});
+        temporary.push_back(step.raw);
+        terms.erase(terms.begin(), others);
+        terms.push_back({PlanKind::kIdentity, 1, 1, 0, step.raw, step.channels, 0, kNone, kNone});
     }
 
     int64_t add_measured(int64_t index, const PlanTerm& convolution) {
@@ -212,13 +245,14 @@ class PlanBuilder {
         PlanStep step = empty_step(index);
         step.raw = allocate_value(index, 0);
         step.measured = convolution.norm;
+        step.winograd = convolution.kind == PlanKind::kWinograd;
         add_step(step, {convolution});
         return step.raw;
     }
 
     const Program& program_;
     NormStyle style_;
-    BlockRule block_rule_;
+    const KernelRules& rules_;
     std::vector<NodeUse> uses_;
     std::vector<bool> is_measured_;
     std::vector<int64_t> raw_values_, rectified_values_;
@@ -226,41 +260,84 @@ class PlanBuilder {
     PathPlan plan_{};
     int64_t arena_ = 0;
     int64_t packed_ = 0;
+    int64_t scratch_ = 0;
 };
+
+// The first weight of the centre that the term uses.
+const float* centre_of(const ProgramWeight& weight, const PlanTerm& term) {
+    const int64_t border = (weight.kernel - term.kernel) / 2;
+    return reinterpret_cast<const float*>(weight.address) + border * (weight.strides[2] + weight.strides[3]);
+}
 
 // Weights [outputs, inputs, kernel, kernel] as blocks of output channels, each [kernel, kernel, inputs, block].
 void pack_convolution(const ProgramWeight& weight, const PlanTerm& term, const PlanStep& step, const float* scale,
                       float* packed) {
-    const float* from = reinterpret_cast<const float*>(weight.address);
-    const int64_t border = (weight.kernel - term.kernel) / 2, plane = weight.kernel * weight.kernel;
+    const int64_t* strides = weight.strides;
+    const float* centre = centre_of(weight, term);
     for (int64_t first = 0; first < step.padded; first += step.block) {
         const int64_t block = std::min(step.block, step.padded - first), real = std::min(block, step.channels - first);
         for (int64_t y = 0; y < term.kernel; ++y) {
             for (int64_t x = 0; x < term.kernel; ++x) {
-                const float* tap = from + (y + border) * weight.kernel + x + border;
-                for (int64_t input = 0; input < term.inputs; ++input) {
-                    for (int64_t c = 0; c < real; ++c) {
-                        packed[c] = scale[first + c] * tap[((first + c) * weight.inputs + input) * plane];
-                    }
-                    std::fill(packed + std::max<int64_t>(real, 0), packed + block, 0.0f);
-                    packed += block;
+                for (int64_t input = 0; input < term.inputs; ++input, packed += block) {
+                    const float* from = centre + first * strides[0] + input * strides[1] + y * strides[2] + x * strides[3];
+                    for (int64_t c = 0; c < real; ++c) packed[c] = scale[first + c] * from[c * strides[0]];
+                    std::fill(packed + real, packed + block, 0.0f);
                 }
             }
         }
     }
 }
 
+// Weights [outputs, inputs, 3, 3] as G w G^T (Lavin & Gray 2016, equation 8 and section 4.3), in blocks of output
+// channels, each [36, inputs, block].
+void pack_winograd(const ProgramWeight& weight, const PlanTerm& term, const PlanStep& step, const float* scale,
+                   float* packed) {
+    constexpr float kG[kTransformed][3] = {{1.0f / 4, 0, 0},
+                                           {-1.0f / 6, -1.0f / 6, -1.0f / 6},
+                                           {-1.0f / 6, 1.0f / 6, -1.0f / 6},
+                                           {1.0f / 24, 1.0f / 12, 1.0f / 6},
+                                           {1.0f / 24, -1.0f / 12, 1.0f / 6},
+                                           {0, 0, 1}};
+    const int64_t* strides = weight.strides;
+    const float* centre = centre_of(weight, term);
+    std::vector<float> taps(static_cast<size_t>(9 * step.block)), rows(static_cast<size_t>(18 * step.block));
+    for (int64_t first = 0; first < step.padded; first += step.block) {
+        const int64_t block = std::min(step.block, step.padded - first), real = std::min(block, step.channels - first);
+        for (int64_t input = 0; input < term.inputs; ++input) {
+            for (int64_t tap = 0; tap < 9; ++tap) {
+                const float* from = centre + first * strides[0] + input * strides[1] + tap / 3 * strides[2] + tap % 3 * strides[3];
+                float* to = taps.data() + tap * block;
+                for (int64_t c = 0; c < real; ++c) to[c] = scale[first + c] * from[c * strides[0]];
+                std::fill(to + real, to + block, 0.0f);
+            }
+            const auto combine = [block](const float* g, const float* from, int64_t stride, float* to) {
+                for (int64_t c = 0; c < block; ++c) {
+                    to[c] = g[0] * from[c] + g[1] * from[c + stride] + g[2] * from[c + 2 * stride];
+                }
+            };
+            for (int64_t i = 0; i < kTransformed; ++i) {
+                for (int64_t x = 0; x < 3; ++x) combine(kG[i], taps.data() + x * block, 3 * block, rows.data() + (i * 3 + x) * block);
+            }
+            for (int64_t i = 0; i < kTransformed; ++i) {
+                for (int64_t j = 0; j < kTransformed; ++j) {
+                    float* to = packed + ((i * kTransformed + j) * term.inputs + input) * block;
+                    combine(kG[j], rows.data() + i * 3 * block, block, to);
+                }
+            }
+        }
+        packed += kFrequencies * term.inputs * block;
+    }
+}
+
 // Weights [channels, 1, kernel, kernel] as [kernel, kernel, padded].
 void pack_depthwise(const ProgramWeight& weight, const PlanTerm& term, const PlanStep& step, const float* scale,
                     float* packed) {
-    const float* from = reinterpret_cast<const float*>(weight.address);
-    const int64_t border = (weight.kernel - term.kernel) / 2;
+    const int64_t* strides = weight.strides;
+    const float* centre = centre_of(weight, term);
     for (int64_t y = 0; y < term.kernel; ++y) {
         for (int64_t x = 0; x < term.kernel; ++x, packed += step.padded) {
-            for (int64_t c = 0; c < step.channels; ++c) {
-                const int64_t row = (c * weight.inputs * weight.kernel + y + border) * weight.kernel;
-                packed[c] = scale[c] * from[row + x + border];
-            }
+            const float* from = centre + y * strides[2] + x * strides[3];
+            for (int64_t c = 0; c < step.channels; ++c) packed[c] = scale[c] * from[c * strides[0]];
             std::fill(packed + step.channels, packed + step.padded, 0.0f);
         }
     }
@@ -268,8 +345,8 @@ void pack_depthwise(const ProgramWeight& weight, const PlanTerm& term, const Pla
 
 }  // namespace
 
-PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, BlockRule block_rule) {
-    return PlanBuilder(program, genes, style, block_rule).build();
+PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules) {
+    return PlanBuilder(program, genes, style, rules).build();
 }
 
 std::vector<NormStatistics> running_statistics(const Program& program) {
@@ -313,7 +390,9 @@ void pack(const Program& program, const PathPlan& plan, NormStyle style, const s
                 for (int64_t c = 0; c < step.channels; ++c) bias[c] += shift[static_cast<size_t>(c)];
             }
             const ProgramWeight& weight = program.weights[static_cast<size_t>(term.weight)];
-            const auto pack_one = term.kind == PlanKind::kConvolution ? pack_convolution : pack_depthwise;
+            const auto pack_one = term.kind == PlanKind::kConvolution ? pack_convolution
+                                  : term.kind == PlanKind::kWinograd  ? pack_winograd
+                                                                      : pack_depthwise;
             pack_one(weight, term, step, scale.data(), packed + term.packed);
         }
     }

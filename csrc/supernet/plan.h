@@ -26,7 +26,7 @@ struct PlanValue {
     int64_t origin() const { return border * (pitch() + padded); }  // of pixel (0, 0), from the start of the value
 };
 
-enum class PlanKind : int32_t { kConvolution, kDepthwise, kAveragePool, kIdentity, kScaled };
+enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled };
 
 struct PlanTerm {
     PlanKind kind;
@@ -54,6 +54,7 @@ struct PlanStep {
     int64_t block;  // output channels a tile: weights are packed in blocks of this, the last one may be narrower
     bool relu6;
     int64_t measured;  // norm whose statistics are those of `raw`, or kNone
+    bool winograd;     // all terms are of that kind
 };
 
 struct PathPlan {
@@ -64,17 +65,28 @@ struct PathPlan {
     int64_t head;         // index of the value that the head reads
     int64_t arena_size;   // floats for one image
     int64_t packed_size;  // floats
+    int64_t scratch_size;  // floats that one call of the kernels needs besides
 };
 
 // How norms enter a plan: folded into the weights, or measured on the batch and applied afterwards.
 enum class NormStyle { kFolded, kMeasured };
 
-// Chooses how many output channels one tile of an instruction set covers: (padded channels, width) -> channels.
-using BlockRule = int64_t (*)(int64_t padded, int64_t width);
+// What suits an instruction set.
+struct KernelRules {
+    int64_t (*block)(int64_t padded, int64_t width);  // output channels that one tile covers
+    bool winograd;                                    // whether 3x3 convolutions may be computed that way
+};
+
+// Winograd convolution F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section
+// 4): a tile of 4 x 4 outputs is computed from 6 x 6 inputs with 36 multiplications a pair of channels, not 144.
+constexpr int64_t kTile = 4;
+constexpr int64_t kTransformed = 6;  // side of a transformed tile
+constexpr int64_t kFrequencies = kTransformed * kTransformed;
+constexpr int64_t kTilesAtOnce = 16;
 
 // The live part of the path `genes` [decisions]. Nodes that only copy another one share its buffer. Throws
 // std::invalid_argument where a node has more than kMaxStepTerms terms, or a norm is measured twice.
-PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, BlockRule block_rule);
+PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules);
 
 // Mean and variance of each norm of a program; vectors of its channels.
 struct NormStatistics {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from nas_engine.nn.mobilenet_supernet import ElasticInvertedResidual, MobileNetS
 from nas_engine.nn.nasbench201 import EDGES, KERNELS, OPERATIONS, ReductionBlock, edge_name
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet, SharedCell
 from nas_engine.nn.supernet import Genes, Supernet
-from nas_engine.ops.supernet_program import NONE, Head, Node, SupernetProgram, Term, TermKind
+from nas_engine.ops.supernet_program import Head, Node, SupernetProgram, Term, TermKind
 
 Context = tuple[int, ...]
 
@@ -79,7 +80,7 @@ class NASBench201Programs(PathPrograms):
 
     def program(self, context: Context, height: int, width: int) -> SupernetProgram:
         """Stem, cells and reduction blocks, head; an edge of a cell is one term for each operation."""
-        convolution, norm = self._supernet.stem
+        convolution, norm = _convolution_and_norm(self._supernet.stem.children())
         nodes = _Nodes(convolution.in_channels, height, width)
         last = nodes.add(convolution.out_channels, [_convolution(0, convolution, norm)])
         for layer in self._supernet.body:
@@ -88,7 +89,9 @@ class NASBench201Programs(PathPrograms):
             else:
                 last = _add_reduction(nodes, last, cast(ReductionBlock, layer))
         head = self._supernet.head
-        return SupernetProgram(tuple(nodes.nodes), Head(last, cast(nn.Linear, head[-1]), head[0]), len(EDGES))
+        return SupernetProgram(
+            tuple(nodes.nodes), Head(last, cast(nn.Linear, head[-1]), cast(nn.BatchNorm2d, head[0])), len(EDGES)
+        )
 
 
 def _add_cell(nodes: _Nodes, last: int, cell: SharedCell) -> int:
@@ -108,18 +111,22 @@ def _edge_terms(source: int, edge: tuple[int, int], cell: SharedCell) -> list[Te
     terms = []
     for choice, name in enumerate(OPERATIONS[1:], start=1):
         if name in KERNELS:
-            _, convolution, norm = cast(nn.Sequential, operations[name])
-            terms.append(_convolution(source, convolution, norm, rectified=True, decision=decision, choice=choice))
+            convolution, norm = _convolution_and_norm(list(operations[name].children())[1:])
+            terms.append(_convolution(source, convolution, norm, rectified=True, choice=(decision, choice)))
         else:
             pool = name == "avg_pool_3x3"
             kind = TermKind.AVERAGE_POOL if pool else TermKind.IDENTITY
-            terms.append(Term(source, kind, 3 if pool else 1, decision=decision, choice=choice))
+            terms.append(Term(source, kind, 3 if pool else 1, choice=(decision, choice)))
     return terms
 
 
 def _add_reduction(nodes: _Nodes, last: int, block: ReductionBlock) -> int:
-    _, first, first_norm, _, second, second_norm = block.residual
-    inner = nodes.add(first.out_channels, [_convolution(last, first, first_norm, rectified=True)], stride=first.stride[0])
+    layers = list(block.residual)
+    first, first_norm = _convolution_and_norm(layers[1:3])
+    second, second_norm = _convolution_and_norm(layers[4:6])
+    inner = nodes.add(
+        first.out_channels, [_convolution(last, first, first_norm, rectified=True)], stride=first.stride[0]
+    )
     pooled = nodes.add(nodes.nodes[last].channels, [Term(last, TermKind.AVERAGE_POOL, 2, 2)], stride=2)
     shortcut = _convolution(pooled, cast(nn.Conv2d, block.shortcut[1]), None)
     residual = _convolution(inner, second, second_norm, rectified=True)
@@ -160,19 +167,22 @@ class MobileNetPrograms(PathPrograms):
         terms = []
         for choice, (kernel, expansion) in enumerate(self._supernet.operations):
             hidden = before * expansion
-            only = {"decision": decision, "choice": choice}
-            expand = _convolution(last, layer.expand, layer.expand_norm, **only)
+            chosen = (decision, choice)
+            expand = _convolution(last, layer.expand, layer.expand_norm, choice=chosen)
             expanded = nodes.add(hidden, [expand], relu6=True, optional=True)
-            depthwise = Term(
-                expanded, TermKind.DEPTHWISE, kernel, stride, False, layer.depthwise, layer.depthwise_norm
-            )
+            depthwise = Term(expanded, TermKind.DEPTHWISE, kernel, stride, False, layer.depthwise, layer.depthwise_norm)
             filtered = nodes.add(hidden, [depthwise], stride=stride, relu6=True, optional=True)
             terms.append(_convolution(filtered, layer.project, layer.project_norm))
             if shortcut:
-                terms.append(Term(last, TermKind.IDENTITY, **only))
+                terms.append(Term(last, TermKind.IDENTITY, choice=chosen))
         if self._supernet.skippable[index]:
-            terms.append(Term(last, TermKind.IDENTITY, decision=decision, choice=len(self._supernet.operations)))
+            terms.append(Term(last, TermKind.IDENTITY, choice=(decision, len(self._supernet.operations))))
         return nodes.add(channels, terms)
+
+
+def _convolution_and_norm(layers: Iterable[nn.Module]) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    convolution, norm = layers
+    return cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm)
 
 
 def _convolution(
@@ -181,9 +191,8 @@ def _convolution(
     norm: nn.BatchNorm2d | None,
     *,
     rectified: bool = False,
-    decision: int = NONE,
-    choice: int = NONE,
+    choice: tuple[int, int] | None = None,
 ) -> Term:
     kernel, stride = convolution.kernel_size[0], convolution.stride[0]
     kind = TermKind.CONVOLUTION
-    return Term(source, kind, kernel, stride, rectified, convolution, norm, decision, choice)
+    return Term(source, kind, kernel, stride, rectified, convolution, norm, choice)

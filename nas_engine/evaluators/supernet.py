@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,9 +17,10 @@ from nas_engine.data.base import ImageDataset
 from nas_engine.errors import ConfigError
 from nas_engine.evaluators.base import Progress
 from nas_engine.evaluators.failures import as_failure
-from nas_engine.evaluators.fit import FitOptions, Trainer, check_images, score, seeded, usable_device
+from nas_engine.evaluators.fit import FitOptions, Trainer, check_images, seeded, usable_device
 from nas_engine.evaluators.path_sampling import path_sampler
-from nas_engine.nn.supernet import Genes, Supernet, recalibrated
+from nas_engine.evaluators.path_scoring import PathScorer
+from nas_engine.nn.supernet import Genes
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict
 
@@ -53,39 +52,6 @@ class SupernetOptions(FitOptions):
         gt=0,
         description="longest scoring of one architecture (mean over one call), in seconds of wall time; none: no limit",
     )
-
-
-def score_paths(
-    supernet: Supernet,
-    genes_list: Sequence[Genes],
-    images: Tensor,
-    labels: Tensor,
-    calibration: Sequence[Tensor],
-    batch_size: int = 512,
-) -> tuple[Tensor, Tensor]:
-    """Score paths one after the other, each with BatchNorm statistics of its own.
-
-    Args:
-        supernet: trained; unchanged afterwards.
-        genes_list: the paths.
-        images: that score the paths, float32 [n, channels, height, width].
-        labels: int64 [n].
-        calibration: batches of training images; empty: the shared statistics are used as they are.
-        batch_size: images a call while scoring.
-
-    Returns:
-        Mean cross-entropy float64 [paths], NaN where a logit is not finite, and correct predictions int64 [paths].
-    """
-    was_training = supernet.training
-    supernet.eval()
-    losses, hits = [], []
-    for genes in genes_list:
-        with recalibrated(supernet, genes, calibration) if calibration else nullcontext():
-            loss, correct = score(partial(supernet, genes=genes), images, labels, batch_size)
-        losses.append(loss)
-        hits.append(correct)
-    supernet.train(was_training)
-    return torch.tensor(losses, dtype=torch.float64), torch.tensor(hits, dtype=torch.int64)
 
 
 class SupernetEvaluator:
@@ -122,6 +88,7 @@ class SupernetEvaluator:
         check_images(dataset, options)
         with seeded(seed):
             self.supernet = space.supernet()
+        self._score_paths = PathScorer(self.supernet, self._device)
         self._sampler = path_sampler(options.sampling, space.diagram, self.supernet, options.paths_per_step)
         self._trainer = Trainer(
             self.supernet, dataset, options, seed=seed, device=self._device, backward=self._backward
@@ -190,11 +157,11 @@ class SupernetEvaluator:
     def _scores(self, genes_list: Sequence[Genes]) -> list[dict[str, float]]:
         batch_size, few = self._options.score_batch_size, self._options.uncalibrated_images
         images, labels = self._images, self._labels
-        losses, correct = score_paths(self.supernet, genes_list, images, labels, self._calibration, batch_size)
+        losses, correct = self._score_paths(genes_list, images, labels, self._calibration, batch_size)
         accuracies = correct.double() / len(labels)
         columns = {"accuracy": accuracies.tolist(), "loss": losses.tolist()}
         if few:
-            _, correct = score_paths(self.supernet, genes_list, images[:few], labels[:few], (), batch_size)
+            _, correct = self._score_paths(genes_list, images[:few], labels[:few], (), batch_size)
             columns["accuracy_uncalibrated"] = (correct.double() / len(labels[:few])).tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

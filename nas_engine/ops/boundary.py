@@ -70,7 +70,9 @@ def require_tensor(
     import torch  # the numpy ops work, and load fast, without it
 
     if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
-        found = f"a {value.layout} tensor on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+        found = (
+            f"a {value.layout} tensor on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+        )
         raise NativeError(f"{op}: {name} must be a dense CPU tensor, got {found}; use torch.as_tensor or {name}.cpu()")
     if value.dtype != dtype:
         raise NativeError(f"{op}: {name} must have dtype {dtype}, got {value.dtype}; use {name}.to")

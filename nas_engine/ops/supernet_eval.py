@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_engine import native
 from nas_engine.errors import NativeError
 from nas_engine.ops.boundary import call_native, require_array, require_range, require_tensor
-from nas_engine.ops.supernet_program import IntArray, Node, Norm, SupernetProgram, Term, TermKind
+from nas_engine.ops.supernet_program import IntArray, Node, SupernetProgram, Term, TermKind
 
 _OP = "supernet_eval"
 
@@ -110,9 +110,7 @@ def supernet_eval(
 
 def _describe(module: ModuleType, program: SupernetProgram) -> Any:
     tables = program.tables
-    weights = np.array(
-        [(c.weight.data_ptr(), *c.weight.shape[:3]) for c in tables.convolutions], dtype=np.int64
-    ).reshape(-1, 4)
+    weights = np.array([_weight_row(c.weight) for c in tables.convolutions], dtype=np.int64).reshape(-1, 8)
     norms = np.array([_norm_row(norm) for norm in tables.norms], dtype=np.int64).reshape(-1, 5)
     epsilons = np.array([norm.eps for norm in tables.norms], dtype=np.float64)
     linear, norm = program.head.linear, program.head.norm
@@ -131,8 +129,13 @@ def _describe(module: ModuleType, program: SupernetProgram) -> Any:
     return module.SupernetProgram(*sized, epsilons.ctypes.data, head.ctypes.data, program.decisions)
 
 
-def _norm_row(norm: Norm) -> tuple[int, ...]:
-    assert norm.running_mean is not None and norm.running_var is not None  # required by `_require_scorable`
+def _weight_row(weight: Tensor) -> tuple[int, ...]:
+    return (weight.data_ptr(), *weight.shape[:3], *weight.stride())
+
+
+def _norm_row(norm: nn.BatchNorm2d) -> tuple[int, ...]:
+    assert norm.running_mean is not None  # required by `_require_weights`
+    assert norm.running_var is not None
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     return (*(tensor.data_ptr() for tensor in tensors), len(norm.weight))
 
@@ -163,7 +166,8 @@ def _require_scorable(
 
 def _require_weights(program: SupernetProgram) -> None:
     for name, tensor, shape in program.tensors():
-        require_tensor(_OP, name, tensor, torch.float32, shape, contiguous=True)
+        # Convolutions may have any strides: trainers keep them channels last.
+        require_tensor(_OP, name, tensor, torch.float32, shape, contiguous=len(shape) < 4)
 
 
 def supernet_eval_reference(
@@ -217,7 +221,7 @@ def _logits(
 ) -> Tensor:
     """Logits with the `known` statistics, or with those of the batch, which are then added to `measured`."""
 
-    def normalised(norm: Norm | None, values: Tensor) -> Tensor:
+    def normalised(norm: nn.BatchNorm2d | None, values: Tensor) -> Tensor:
         if norm is None:
             return values
         channels = values.shape[1]
@@ -232,7 +236,7 @@ def _logits(
 
     def value_of(term: Term, node: Node) -> Tensor | None:
         source = nodes[term.source]
-        if source is None or (term.decision >= 0 and path[term.decision] != term.choice):
+        if source is None or (term.choice and path[term.choice[0]] != term.choice[1]):
             return None
         source = source.relu() if term.rectified else source
         return normalised(term.norm, _linear_part(term, node, source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,22 +26,6 @@ class TermKind(IntEnum):
     IDENTITY = 3
 
 
-class HasWeight(Protocol):
-    """A convolution."""
-
-    weight: Tensor
-
-
-class Norm(Protocol):
-    """A BatchNorm layer with affine parameters and running statistics."""
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    eps: float
-
-
 @dataclass(frozen=True, slots=True)
 class Term:
     """One summand of a feature map.
@@ -54,9 +38,8 @@ class Term:
         stride: of the window.
         rectified: reads ``relu(source)``.
         convolution: holds the weight [outputs, inputs, k, k], of which the first channels and the centre are used.
-        norm: follows the convolution.
-        decision: the term exists on the paths whose gene of this decision is `choice`; NONE: on all paths.
-        choice: see `decision`.
+        norm: follows the convolution; with affine parameters and running statistics.
+        choice: (decision, gene): the term exists on the paths that have this gene there; None: on all paths.
     """
 
     source: int
@@ -64,10 +47,9 @@ class Term:
     kernel: int = 1
     stride: int = 1
     rectified: bool = False
-    convolution: HasWeight | None = None
-    norm: Norm | None = None
-    decision: int = NONE
-    choice: int = NONE
+    convolution: nn.Conv2d | None = None
+    norm: nn.BatchNorm2d | None = None
+    choice: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +75,7 @@ class Head:
 
     node: int
     linear: nn.Linear
-    norm: Norm | None = None
+    norm: nn.BatchNorm2d | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +98,7 @@ class SupernetProgram:
         object.__setattr__(self, "tables", ProgramTables.of(self))
 
     @property
-    def norms(self) -> tuple[Norm, ...]:
+    def norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """All BatchNorm layers, in the order in which terms use them; the head's is the last."""
         return self.tables.norms
 
@@ -148,8 +130,8 @@ class ProgramTables:
 
     nodes: IntArray
     terms: IntArray
-    convolutions: tuple[HasWeight, ...]
-    norms: tuple[Norm, ...]
+    convolutions: tuple[nn.Conv2d, ...]
+    norms: tuple[nn.BatchNorm2d, ...]
 
     @staticmethod
     def of(program: SupernetProgram) -> ProgramTables:
@@ -167,7 +149,7 @@ class ProgramTables:
             (
                 *(term.kind, term.source, term.kernel, term.stride, term.rectified),
                 *(of_convolution[id(term.convolution)], of_norm[id(term.norm)]),
-                *(term.decision, term.choice),
+                *(term.choice or (NONE, NONE)),
             )
             for term in terms
         ]

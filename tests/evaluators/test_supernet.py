@@ -13,7 +13,8 @@ from torch import nn
 
 from nas_engine.data.base import Split
 from nas_engine.errors import ConfigError, DataError
-from nas_engine.evaluators.supernet import SupernetEvaluator, SupernetOptions, score_paths
+from nas_engine.evaluators.path_scoring import score_paths
+from nas_engine.evaluators.supernet import SupernetEvaluator, SupernetOptions
 from nas_engine.nn.supernet import recalibrated
 from nas_engine.testing.evaluator_contract import assert_equal_states, measured
 from nas_engine.types import Fidelity
