@@ -125,7 +125,7 @@ class PathScorer {
     // Images that go through the network together: enough to use weights again while they are in cache, few enough
     // that their activations stay there too.
     static int64_t group_size(const PathPlan& plan) {
-        constexpr int64_t kMost = 8;
+        constexpr int64_t kMost = 12;
         return std::clamp<int64_t>(kGroupFloats / plan.arena_size, 1, kMost);
     }
 
@@ -189,7 +189,7 @@ class PathScorer {
     // All images through the path in training mode; `statistics` gets mean and biased variance of each norm it meets.
     // Returns the arena, with as many slots as images.
     Arena run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
-        constexpr int64_t kGroup = 4;  // images a call of the kernels
+        constexpr int64_t kGroup = 12;  // images a call of the kernels
         float* packed = packed_.zeroed(plan.packed_size);
         pack(program_, plan, NormStyle::kMeasured, {}, packed);
         measured_pixels_.assign(program_.norms.size(), 0);

@@ -9,15 +9,11 @@ constexpr int kAccumulators = 12;
 namespace nas_engine {
 namespace {
 
-int64_t block_rule(int64_t padded, int64_t width) {
-    if (padded % 32 == 0 && width <= 3) return 32;  // few pixels: more channels keep the FMA units busy
-    return padded >= 16 ? 16 : 8;
-}
+int64_t block_rule(int64_t padded, int64_t /*width*/) { return padded >= 16 ? 16 : 8; }
 
-void run_image(const StepView& view, int64_t block) {
+void run_view(const StepView& view, int64_t block) {
     int64_t channel = 0;
     for (; channel + block <= view.padded; channel += block) {
-        if (block == 32) run_blocks<8, 4, 32>(view, channel);
         if (block == 16) run_blocks<8, 2, 8, 16, 32, 64>(view, channel);
         if (block == 8) run_blocks<8, 1, 8>(view, channel);
     }
@@ -32,7 +28,8 @@ void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, c
         };
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
-    for (int64_t slot = first; slot < last; ++slot) run_image(view_of(plan, step, packed, arena, slot), step.block);
+    const int64_t most = most_neighbours(static_cast<int>(step.block / 8));
+    run_images(plan, step, packed, arena, first, last, most, [&](const StepView& view) { run_view(view, step.block); });
 }
 
 constexpr Kernels kKernels{"avx2", {block_rule, true}, run_step, moments, pooled};

@@ -14,7 +14,7 @@ int64_t block_rule(int64_t padded, int64_t width) {
     return padded >= 16 ? 16 : 8;
 }
 
-void run_image(const StepView& view, int64_t block) {
+void run_view(const StepView& view, int64_t block) {
     int64_t channel = 0;
     for (; channel + block <= view.padded; channel += block) {
         if (block == 32) run_blocks<16, 2, 32, 64>(view, channel);
@@ -33,7 +33,8 @@ void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, c
         };
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
-    for (int64_t slot = first; slot < last; ++slot) run_image(view_of(plan, step, packed, arena, slot), step.block);
+    const int64_t most = most_neighbours(static_cast<int>((step.block + 15) / 16));
+    run_images(plan, step, packed, arena, first, last, most, [&](const StepView& view) { run_view(view, step.block); });
 }
 
 constexpr Kernels kKernels{"avx512", {block_rule, true}, run_step, moments, pooled};

@@ -17,10 +17,9 @@ void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, c
         const auto multiply = [](int64_t /*block*/, auto... rest) { multiply_all<8, 1>(rest...); };
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
-    for (int64_t slot = first; slot < last; ++slot) {
-        const StepView view = view_of(plan, step, packed, arena, slot);
-        for (int64_t channel = 0; channel < step.padded; channel += 8) run_blocks<8, 1, 16>(view, channel);
-    }
+    run_images(plan, step, packed, arena, first, last, most_neighbours(1), [](const StepView& view) {
+        for (int64_t channel = 0; channel < view.padded; channel += 8) run_blocks<8, 1, 16>(view, channel);
+    });
 }
 
 constexpr Kernels kKernels{"baseline", {block_rule, true}, run_step, moments, pooled};

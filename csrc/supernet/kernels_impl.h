@@ -59,6 +59,7 @@ struct Source {
     int64_t padded;
     int64_t height;
     int64_t width;
+    int64_t step;  // floats between what neighbours in a tile read
 };
 
 struct TermView {
@@ -71,6 +72,7 @@ struct TermView {
 struct Target {
     float* pixels;  // of pixel (0, 0), or null
     int64_t pitch;
+    int64_t step;  // floats between neighbours in a tile
 };
 
 struct StepView {
@@ -79,11 +81,30 @@ struct StepView {
     const float* bias;
     Target raw, rectified;
     int64_t padded, height, width;
+    int64_t images;  // a tile holds pixels of one row; or, where this is not 0, one pixel of so many images
     bool relu6;
 };
 
-// V vectors of output channels for P pixels of a row. STEP: floats between the inputs of neighbouring outputs where
-// all terms agree on it and the compiler shall know it; 0 else.
+// `total` things in as few parts of at most `most` as possible, whose sizes differ by one at most.
+struct Shares {
+    int64_t count, narrow, wide;  // the first `wide` parts have narrow + 1 things
+
+    NAS_ENGINE_INLINE Shares(int64_t total, int64_t most)
+        : count((total + most - 1) / most), narrow(total / count), wide(total - narrow * count) {}
+    NAS_ENGINE_INLINE int64_t size(int64_t part) const { return narrow + (part < wide); }
+    NAS_ENGINE_INLINE int64_t first(int64_t part) const { return part * narrow + (part < wide ? part : wide); }
+};
+
+// The part of a window that lies in the source: the rest is border, and so zero.
+struct Window {
+    int64_t skipped, count;
+
+    NAS_ENGINE_INLINE Window(int64_t first, int64_t size, int64_t limit)
+        : skipped(first < 0 ? -first : 0), count((first + size < limit ? size : limit - first) - skipped) {}
+};
+
+// V vectors of output channels for P neighbours: pixels of a row, or the same pixel of P images. STEP: floats between
+// what neighbours read where all terms agree on it and the compiler shall know it; 0 else.
 template <int L, int V, int P>
 struct Tile {
     Vector<L> sums[P][V];
@@ -97,14 +118,21 @@ struct Tile {
     }
 
     template <int STEP>
-    NAS_ENGINE_INLINE void add_convolution(const TermView& term, int64_t y, int64_t x, int64_t channel) {
-        const int64_t step = STEP ? STEP : term.stride * term.source.padded;
-        const float* weights = term.packed + channel * term.kernel * term.kernel * term.inputs;
-        const float* window = term.source.pixels + (y * term.stride - term.padding) * term.source.pitch +
-                              (x * term.stride - term.padding) * term.source.padded;
-        for (int64_t row = 0; row < term.kernel; ++row, window += term.source.pitch) {
+    NAS_ENGINE_INLINE void add_convolution(const TermView& term, int64_t y, int64_t x, int64_t channel,
+                                           bool across_images) {
+        const int64_t step = STEP ? STEP : term.source.step;
+        const int64_t top = y * term.stride - term.padding, left = x * term.stride - term.padding;
+        const Window rows(top, term.kernel, term.source.height);
+        // Pixels of a row differ in what they may skip.
+        const Window columns(across_images ? left : 0, term.kernel, across_images ? term.source.width : term.kernel);
+        const int64_t taps = V * L * term.inputs;
+        const float* weights = term.packed + channel * term.kernel * term.kernel * term.inputs +
+                               (rows.skipped * term.kernel + columns.skipped) * taps;
+        const float* window = term.source.pixels + (top + rows.skipped) * term.source.pitch +
+                              (left + columns.skipped) * term.source.padded;
+        for (int64_t row = 0; row < rows.count; ++row, window += term.source.pitch) {
             const float* pixel = window;
-            for (int64_t column = 0; column < term.kernel; ++column, pixel += term.source.padded) {
+            for (int64_t column = 0; column < columns.count; ++column, pixel += term.source.padded) {
                 _Pragma("GCC unroll 2")
                 for (int64_t input = 0; input < term.inputs; ++input, weights += V * L) {
                     Vector<L> weight[V];
@@ -118,15 +146,14 @@ struct Tile {
                     }
                 }
             }
+            weights += (term.kernel - columns.count) * taps;
         }
     }
 
     NAS_ENGINE_INLINE void add_depthwise(const TermView& term, int64_t y, int64_t x, int64_t channel,
                                          int64_t padded) {
-        const int64_t step = term.stride * term.source.padded;
         const float* weights = term.packed + channel;
-        const float* window = term.source.pixels + (y * term.stride - term.padding) * term.source.pitch +
-                              (x * term.stride - term.padding) * term.source.padded + channel;
+        const float* window = window_of(term, y, x, channel);
         for (int64_t row = 0; row < term.kernel; ++row, window += term.source.pitch) {
             const float* pixel = window;
             for (int64_t column = 0; column < term.kernel; ++column, pixel += term.source.padded, weights += padded) {
@@ -134,25 +161,27 @@ struct Tile {
                 for (int v = 0; v < V; ++v) {
                     const Vector<L> weight = load<L>(weights + v * L);
                     NAS_ENGINE_UNROLL
-                    for (int p = 0; p < P; ++p) sums[p][v] += load<L>(pixel + p * step + v * L) * weight;
+                    for (int p = 0; p < P; ++p) sums[p][v] += load<L>(pixel + p * term.source.step + v * L) * weight;
                 }
             }
         }
     }
 
-    NAS_ENGINE_INLINE void add_pool(const TermView& term, int64_t y, int64_t x, int64_t channel) {
-        const int64_t top = y * term.stride - term.padding, left = x * term.stride - term.padding;
-        const int64_t rows = inside(top, term.kernel, term.source.height);
+    NAS_ENGINE_INLINE void add_pool(const TermView& term, int64_t y, int64_t x, int64_t channel, bool across_images) {
+        const Source& source = term.source;
+        const Window rows(y * term.stride - term.padding, term.kernel, source.height);
+        const float* window = window_of(term, y, x, channel);
         NAS_ENGINE_UNROLL
         for (int p = 0; p < P; ++p) {
-            const int64_t first = left + p * term.stride;
-            const float share = 1.0f / static_cast<float>(rows * inside(first, term.kernel, term.source.width));
-            const float* window = term.source.pixels + top * term.source.pitch + first * term.source.padded + channel;
+            const int64_t left = (across_images ? x : x + p) * term.stride - term.padding;
+            const Window columns(left, term.kernel, source.width);
+            const float share = 1.0f / static_cast<float>(rows.count * columns.count);
             Vector<L> total[V] = {};
-            for (int64_t row = 0; row < term.kernel; ++row, window += term.source.pitch) {
+            for (int64_t row = 0; row < term.kernel; ++row) {
                 for (int64_t column = 0; column < term.kernel; ++column) {
+                    const float* pixel = window + p * source.step + row * source.pitch + column * source.padded;
                     NAS_ENGINE_UNROLL
-                    for (int v = 0; v < V; ++v) total[v] += load<L>(window + column * term.source.padded + v * L);
+                    for (int v = 0; v < V; ++v) total[v] += load<L>(pixel + v * L);
                 }
             }
             NAS_ENGINE_UNROLL
@@ -160,9 +189,35 @@ struct Tile {
         }
     }
 
-    static NAS_ENGINE_INLINE int64_t inside(int64_t first, int64_t size, int64_t limit) {
-        const int64_t from = first < 0 ? 0 : first, to = first + size < limit ? first + size : limit;
-        return to - from;
+    // The 3x3 pool of neighbours in a row: the sum of a column serves three of them.
+    NAS_ENGINE_INLINE void add_row_pool(const TermView& term, int64_t y, int64_t x, int64_t channel) {
+        const Source& source = term.source;
+        const Window rows(y - 1, 3, source.height);
+        const float inner = 1.0f / static_cast<float>(3 * rows.count);
+        const float* pixel = window_of(term, y, x, channel);
+        NAS_ENGINE_UNROLL
+        for (int v = 0; v < V; ++v, pixel += L) {
+            const auto column = [&](int64_t index) {
+                const float* top = pixel + index * source.padded;
+                return load<L>(top) + load<L>(top + source.pitch) + load<L>(top + 2 * source.pitch);
+            };
+            Vector<L> left = column(0), middle = column(1);
+            NAS_ENGINE_UNROLL
+            for (int p = 0; p < P; ++p) {
+                const Vector<L> right = column(p + 2);
+                const Window columns(x + p - 1, 3, source.width);
+                const float share =
+                    columns.count == 3 ? inner : 1.0f / static_cast<float>(rows.count * columns.count);
+                sums[p][v] += share * (left + middle + right);
+                left = middle;
+                middle = right;
+            }
+        }
+    }
+
+    static NAS_ENGINE_INLINE const float* window_of(const TermView& term, int64_t y, int64_t x, int64_t channel) {
+        return term.source.pixels + (y * term.stride - term.padding) * term.source.pitch +
+               (x * term.stride - term.padding) * term.source.padded + channel;
     }
 
     NAS_ENGINE_INLINE void add_identity(const TermView& term, int64_t y, int64_t x, int64_t channel) {
@@ -172,7 +227,7 @@ struct Tile {
         for (int v = 0; v < V; ++v) {
             const Vector<L> scale = scaled ? load<L>(term.packed + channel + v * L) : broadcast<L>(1.0f);
             NAS_ENGINE_UNROLL
-            for (int p = 0; p < P; ++p) sums[p][v] += scale * load<L>(pixel + p * term.source.padded + v * L);
+            for (int p = 0; p < P; ++p) sums[p][v] += scale * load<L>(pixel + p * term.source.step + v * L);
         }
     }
 
@@ -181,11 +236,12 @@ struct Tile {
         for (int p = 0; p < P; ++p) {
             NAS_ENGINE_UNROLL
             for (int v = 0; v < V; ++v) {
-                const int64_t at = (x + p) * step.padded + channel + v * L;
+                const int64_t at = x * step.padded + channel + v * L;
                 const Vector<L> sum = step.relu6 ? at_most(at_least(sums[p][v], 0.0f), 6.0f) : sums[p][v];
-                if (step.raw.pixels) store<L>(step.raw.pixels + y * step.raw.pitch + at, sum);
+                if (step.raw.pixels) store<L>(step.raw.pixels + y * step.raw.pitch + p * step.raw.step + at, sum);
                 if (step.rectified.pixels) {
-                    store<L>(step.rectified.pixels + y * step.rectified.pitch + at, at_least(sum, 0.0f));
+                    float* to = step.rectified.pixels + y * step.rectified.pitch + p * step.rectified.step + at;
+                    store<L>(to, at_least(sum, 0.0f));
                 }
             }
         }
@@ -196,17 +252,22 @@ template <int L, int V, int P, int STEP>
 void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
     Tile<L, V, P> tile;
     tile.start(step.bias + channel);
+    const bool across_images = step.images > 0;
     for (int64_t i = 0; i < step.count; ++i) {
         const TermView& term = step.terms[i];
         switch (term.kind) {
             case PlanKind::kConvolution:
-                tile.template add_convolution<STEP>(term, y, x, channel);
+                tile.template add_convolution<STEP>(term, y, x, channel, across_images);
                 break;
             case PlanKind::kDepthwise:
                 tile.add_depthwise(term, y, x, channel, step.padded);
                 break;
             case PlanKind::kAveragePool:
-                tile.add_pool(term, y, x, channel);
+                if (term.kernel == 3 && term.stride == 1 && !across_images) {
+                    tile.add_row_pool(term, y, x, channel);
+                } else {
+                    tile.add_pool(term, y, x, channel, across_images);
+                }
                 break;
             default:
                 tile.add_identity(term, y, x, channel);
@@ -225,17 +286,23 @@ struct TileTable {  // entries[p - 1] computes p pixels
     }
 };
 
+// How many neighbours a tile may hold, so that its sums stay in registers.
+constexpr int most_neighbours(int vectors) { return kAccumulators / vectors < 12 ? kAccumulators / vectors : 12; }
+
 template <int L, int V, int STEP>
 void run_block(const StepView& step, int64_t channel) {
-    constexpr int kMost = kAccumulators / V < 12 ? kAccumulators / V : 12;
+    constexpr int kMost = most_neighbours(V);
     RunTile by_pixels[kMost];
     TileTable<L, V, STEP, kMost>::fill(by_pixels);
-    const int64_t tiles = (step.width + kMost - 1) / kMost;
-    const int64_t narrow = step.width / tiles, wide = step.width - narrow * tiles;  // `wide` of them take one more
+    if (step.images) {
+        for (int64_t y = 0; y < step.height; ++y) {
+            for (int64_t x = 0; x < step.width; ++x) by_pixels[step.images - 1](step, y, x, channel);
+        }
+        return;
+    }
+    const Shares shares(step.width, kMost);
     for (int64_t y = 0; y < step.height; ++y) {
-        int64_t x = 0;
-        for (int64_t i = 0; i < wide; ++i, x += narrow + 1) by_pixels[narrow](step, y, x, channel);
-        for (int64_t i = wide; i < tiles; ++i, x += narrow) by_pixels[narrow - 1](step, y, x, channel);
+        for (int64_t i = 0; i < shares.count; ++i) by_pixels[shares.size(i) - 1](step, y, shares.first(i), channel);
     }
 }
 
@@ -245,7 +312,7 @@ inline int64_t common_step(const StepView& step) {
     for (int64_t i = 0; i < step.count; ++i) {
         const TermView& term = step.terms[i];
         if (term.kind != PlanKind::kConvolution) continue;
-        const int64_t own = term.stride * term.source.padded;
+        const int64_t own = term.source.step;
         if (common && common != own) return 0;
         common = own;
     }
@@ -260,35 +327,56 @@ void run_blocks(const StepView& step, int64_t channel) {
     if (!known) run_block<L, V, 0>(step, channel);
 }
 
-// Where the results of a step go, without its terms.
-NAS_ENGINE_INLINE void aim(StepView& view, const PathPlan& plan, const PlanStep& step, const Arena& arena,
-                           int64_t slot) {
+// Where the results of a step go, without its terms. Neighbours are pixels of a row where `images` is 0.
+NAS_ENGINE_INLINE void aim(StepView& view, const PathPlan& plan, const PlanStep& step, const Arena& arena, int64_t slot,
+                           int64_t images) {
     const auto target = [&](int64_t index) {
-        if (index == kNone) return Target{nullptr, 0};
+        if (index == kNone) return Target{nullptr, 0, 0};
         const PlanValue& value = plan.values.data()[index];
-        return Target{address_of(value, arena, slot), value.pitch()};
+        return Target{address_of(value, arena, slot), value.pitch(), images ? value.size() : value.padded};
     };
     view.padded = step.padded;
     view.height = step.height;
     view.width = step.width;
+    view.images = images;
     view.relu6 = step.relu6;
     view.raw = target(step.raw);
     view.rectified = target(step.rectified);
 }
 
-StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t slot) {
+StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t slot,
+                 int64_t images) {
     StepView view;
-    aim(view, plan, step, arena, slot);
+    aim(view, plan, step, arena, slot, images);
     view.count = step.terms;
     view.bias = packed + step.bias;
     for (int64_t i = 0; i < step.terms; ++i) {
         const PlanTerm& term = plan.terms.data()[step.first_term + i];
         const PlanValue& value = plan.values.data()[term.value];
-        const Source source{address_of(value, arena, slot), value.pitch(), value.padded, value.height, value.width};
+        const int64_t neighbour = images ? value.size() : term.stride * value.padded;
+        const Source source{address_of(value, arena, slot), value.pitch(), value.padded,
+                            value.height,                   value.width,   neighbour};
         view.terms[i] = {term.kind,   term.kernel,          term.stride, term.padding,
                          term.inputs, packed + term.packed, source};
     }
     return view;
+}
+
+// Rows this short fill no tile: several images are then computed together, pixel by pixel.
+constexpr int64_t kShortRow = 4;
+
+// RUN: a view of one image, or of several -> computes it. `most`: images that one tile can hold.
+template <typename Run>
+void run_images(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+                int64_t last, int64_t most, Run run) {
+    if (step.width > kShortRow || last - first <= 1) {
+        for (int64_t slot = first; slot < last; ++slot) run(view_of(plan, step, packed, arena, slot, 0));
+        return;
+    }
+    const Shares shares(last - first, most);
+    for (int64_t i = 0; i < shares.count; ++i) {
+        run(view_of(plan, step, packed, arena, first + shares.first(i), shares.size(i)));
+    }
 }
 
 #include "supernet/winograd_impl.h"

@@ -131,16 +131,13 @@ void fill_multipliers(MultiplyTiles* entries) {
 
 template <int L, int V>
 void multiply_all(const Factor* factors, int64_t count, int64_t tiles, float* products) {
-    constexpr int kMost = kAccumulators / V < 12 ? kAccumulators / V : 12;
+    constexpr int kMost = most_neighbours(V);
     MultiplyTiles by_tiles[kMost];
     fill_multipliers<L, V, kMost>(by_tiles);
-    const int64_t groups = (tiles + kMost - 1) / kMost;
-    const int64_t narrow = tiles / groups, wide = tiles - narrow * groups;  // `wide` of them take one more
+    const Shares shares(tiles, kMost);
     for (int64_t frequency = 0; frequency < kFrequencies; ++frequency) {
-        int64_t tile = 0;
-        for (int64_t i = 0; i < wide; ++i, tile += narrow + 1) by_tiles[narrow](factors, count, frequency, tile, products);
-        for (int64_t i = wide; i < groups; ++i, tile += narrow) {
-            by_tiles[narrow - 1](factors, count, frequency, tile, products);
+        for (int64_t i = 0; i < shares.count; ++i) {
+            by_tiles[shares.size(i) - 1](factors, count, frequency, shares.first(i), products);
         }
     }
 }
@@ -175,7 +172,7 @@ void run_winograd(const PathPlan& plan, const PlanStep& step, const float* packe
             multiply(block, factors, step.terms, tiles, free);
             for (int64_t tile = 0; tile < tiles; ++tile) {
                 const TilePlace place = place_of(start + tile, step, first);
-                aim(view, plan, step, arena, place.slot);
+                aim(view, plan, step, arena, place.slot, 0);
                 for (int64_t c = 0; c < block; c += 8) {
                     transform_output(free + tile * block + c, kTilesAtOnce * block, packed + step.bias + channel + c,
                                      view, place.y, place.x, channel + c);
