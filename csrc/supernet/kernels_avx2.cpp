@@ -11,13 +11,13 @@ namespace {
 
 int64_t block_rule(int64_t padded, int64_t /*width*/) { return padded >= 16 ? 16 : 8; }
 
-void run_view(const StepView& view, int64_t block) {
+void run_view(const StepView& view, int64_t block, Rows rows) {
     int64_t channel = 0;
     for (; channel + block <= view.padded; channel += block) {
-        if (block == 16) run_blocks<8, 2, 8, 16, 32, 64>(view, channel);
-        if (block == 8) run_blocks<8, 1, 8>(view, channel);
+        if (block == 16) run_blocks<8, 2, 8, 16, 32, 64>(view, channel, rows);
+        if (block == 8) run_blocks<8, 1, 8>(view, channel, rows);
     }
-    if (channel < view.padded) run_blocks<8, 1, 8>(view, channel);
+    if (channel < view.padded) run_blocks<8, 1, 8>(view, channel, rows);
 }
 
 void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
@@ -29,7 +29,7 @@ void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, c
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
     const int64_t most = most_neighbours(static_cast<int>(step.block / 8));
-    run_images(plan, step, packed, arena, first, last, most, [&](const StepView& view) { run_view(view, step.block); });
+    run_images(plan, step, packed, arena, first, last, most, [&](const StepView& view, Rows rows) { run_view(view, step.block, rows); });
 }
 
 constexpr Kernels kKernels{"avx2", {block_rule, true}, run_step, moments, pooled};

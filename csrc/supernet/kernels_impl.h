@@ -6,7 +6,7 @@ namespace nas_engine {
 namespace {
 
 #define NAS_ENGINE_INLINE inline __attribute__((always_inline))
-#define NAS_ENGINE_UNROLL _Pragma("GCC unroll 16")
+#define NAS_ENGINE_UNROLL _Pragma("GCC unroll 20")
 
 template <int L>
 struct Lanes;
@@ -167,6 +167,31 @@ struct Tile {
         }
     }
 
+    // Stride 1 along a row: each input serves up to K neighbours.
+    template <int K>
+    NAS_ENGINE_INLINE void add_row_depthwise(const TermView& term, int64_t y, int64_t x, int64_t channel,
+                                             int64_t padded) {
+        const Window rows(y - term.padding, K, term.source.height);
+        const float* line = window_of(term, y, x, channel) + rows.skipped * term.source.pitch;
+        const float* weights = term.packed + rows.skipped * K * padded + channel;
+        for (int64_t row = 0; row < rows.count; ++row, line += term.source.pitch, weights += K * padded) {
+            NAS_ENGINE_UNROLL
+            for (int v = 0; v < V; ++v) {
+                Vector<L> weight[K];
+                NAS_ENGINE_UNROLL
+                for (int k = 0; k < K; ++k) weight[k] = load<L>(weights + k * padded + v * L);
+                NAS_ENGINE_UNROLL
+                for (int i = 0; i < P + K - 1; ++i) {
+                    const Vector<L> input = load<L>(line + i * term.source.padded + v * L);
+                    NAS_ENGINE_UNROLL
+                    for (int k = 0; k < K; ++k) {
+                        if (i - k >= 0 && i - k < P) sums[i - k][v] += input * weight[k];
+                    }
+                }
+            }
+        }
+    }
+
     NAS_ENGINE_INLINE void add_pool(const TermView& term, int64_t y, int64_t x, int64_t channel, bool across_images) {
         const Source& source = term.source;
         const Window rows(y * term.stride - term.padding, term.kernel, source.height);
@@ -231,19 +256,39 @@ struct Tile {
         }
     }
 
-    NAS_ENGINE_INLINE void finish(const StepView& step, int64_t y, int64_t x, int64_t channel) const {
+    NAS_ENGINE_INLINE void finish(const StepView& step, int64_t y, int64_t x, int64_t channel) {
+        // Copies: the compiler must assume that a store changes what `step` holds.
+        const Target raw = step.raw, rectified = step.rectified;
+        const int64_t at = x * step.padded + channel;
+        if (step.relu6) clip();
+        if (raw.pixels) write(raw.pixels + y * raw.pitch + at, raw.step);
+        if (!rectified.pixels) return;
+        rectify();
+        write(rectified.pixels + y * rectified.pitch + at, rectified.step);
+    }
+
+   private:
+    NAS_ENGINE_INLINE void clip() {
         NAS_ENGINE_UNROLL
         for (int p = 0; p < P; ++p) {
             NAS_ENGINE_UNROLL
-            for (int v = 0; v < V; ++v) {
-                const int64_t at = x * step.padded + channel + v * L;
-                const Vector<L> sum = step.relu6 ? at_most(at_least(sums[p][v], 0.0f), 6.0f) : sums[p][v];
-                if (step.raw.pixels) store<L>(step.raw.pixels + y * step.raw.pitch + p * step.raw.step + at, sum);
-                if (step.rectified.pixels) {
-                    float* to = step.rectified.pixels + y * step.rectified.pitch + p * step.rectified.step + at;
-                    store<L>(to, at_least(sum, 0.0f));
-                }
-            }
+            for (int v = 0; v < V; ++v) sums[p][v] = at_most(at_least(sums[p][v], 0.0f), 6.0f);
+        }
+    }
+
+    NAS_ENGINE_INLINE void rectify() {
+        NAS_ENGINE_UNROLL
+        for (int p = 0; p < P; ++p) {
+            NAS_ENGINE_UNROLL
+            for (int v = 0; v < V; ++v) sums[p][v] = at_least(sums[p][v], 0.0f);
+        }
+    }
+
+    NAS_ENGINE_INLINE void write(float* to, int64_t step) const {
+        NAS_ENGINE_UNROLL
+        for (int p = 0; p < P; ++p) {
+            NAS_ENGINE_UNROLL
+            for (int v = 0; v < V; ++v) store<L>(to + p * step + v * L, sums[p][v]);
         }
     }
 };
@@ -260,7 +305,17 @@ void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
                 tile.template add_convolution<STEP>(term, y, x, channel, across_images);
                 break;
             case PlanKind::kDepthwise:
-                tile.add_depthwise(term, y, x, channel, step.padded);
+                if (term.stride > 1 || across_images) {
+                    tile.add_depthwise(term, y, x, channel, step.padded);
+                } else if (term.kernel == 3) {
+                    tile.template add_row_depthwise<3>(term, y, x, channel, step.padded);
+                } else if (term.kernel == 5) {
+                    tile.template add_row_depthwise<5>(term, y, x, channel, step.padded);
+                } else if (term.kernel == 7) {
+                    tile.template add_row_depthwise<7>(term, y, x, channel, step.padded);
+                } else {
+                    tile.add_depthwise(term, y, x, channel, step.padded);
+                }
                 break;
             case PlanKind::kAveragePool:
                 if (term.kernel == 3 && term.stride == 1 && !across_images) {
@@ -286,22 +341,26 @@ struct TileTable {  // entries[p - 1] computes p pixels
     }
 };
 
+struct Rows {
+    int64_t first, last;
+};
+
 // How many neighbours a tile may hold, so that its sums stay in registers.
 constexpr int most_neighbours(int vectors) { return kAccumulators / vectors < 12 ? kAccumulators / vectors : 12; }
 
 template <int L, int V, int STEP>
-void run_block(const StepView& step, int64_t channel) {
+void run_block(const StepView& step, int64_t channel, Rows rows) {
     constexpr int kMost = most_neighbours(V);
     RunTile by_pixels[kMost];
     TileTable<L, V, STEP, kMost>::fill(by_pixels);
     if (step.images) {
-        for (int64_t y = 0; y < step.height; ++y) {
+        for (int64_t y = rows.first; y < rows.last; ++y) {
             for (int64_t x = 0; x < step.width; ++x) by_pixels[step.images - 1](step, y, x, channel);
         }
         return;
     }
     const Shares shares(step.width, kMost);
-    for (int64_t y = 0; y < step.height; ++y) {
+    for (int64_t y = rows.first; y < rows.last; ++y) {
         for (int64_t i = 0; i < shares.count; ++i) by_pixels[shares.size(i) - 1](step, y, shares.first(i), channel);
     }
 }
@@ -321,10 +380,10 @@ inline int64_t common_step(const StepView& step) {
 
 // The tiles that know the step at compile time where it is one of STEPS, else those that do not.
 template <int L, int V, int... STEPS>
-void run_blocks(const StepView& step, int64_t channel) {
+void run_blocks(const StepView& step, int64_t channel, Rows rows) {
     const int64_t common = common_step(step);
-    const bool known = ((common == STEPS && (run_block<L, V, STEPS>(step, channel), true)) || ...);
-    if (!known) run_block<L, V, 0>(step, channel);
+    const bool known = ((common == STEPS && (run_block<L, V, STEPS>(step, channel, rows), true)) || ...);
+    if (!known) run_block<L, V, 0>(step, channel, rows);
 }
 
 // Where the results of a step go, without its terms. Neighbours are pixels of a row where `images` is 0.
@@ -365,10 +424,14 @@ StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed
 // Rows this short fill no tile: several images are then computed together, pixel by pixel.
 constexpr int64_t kShortRow = 4;
 
-// RUN: a view of one image, or of several -> computes it. `most`: images that one tile can hold.
+// RUN: (a view of one image, or of several; rows) -> computes them. `most`: images that one tile can hold.
 template <typename Run>
 void run_images(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
-                int64_t last, int64_t most, Run run) {
+                int64_t last, int64_t most, Run run_rows) {
+    const auto run = [&](const StepView& view) {
+        if (!step.by_rows) return run_rows(view, Rows{0, step.height});
+        for (int64_t y = 0; y < step.height; ++y) run_rows(view, Rows{y, y + 1});
+    };
     if (step.width > kShortRow || last - first <= 1) {
         for (int64_t slot = first; slot < last; ++slot) run(view_of(plan, step, packed, arena, slot, 0));
         return;

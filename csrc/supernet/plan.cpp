@@ -135,7 +135,7 @@ class PlanBuilder {
     PlanStep empty_step(int64_t node_index) {
         const ProgramNode& of = node(node_index);
         PlanStep step{0, 0, kNone, kNone, of.channels, round_up(of.channels, kLane), of.height, of.width,
-                      0, 0, false, kNone, false};
+                      0, 0, false, kNone, false, false};
         step.block = rules_.block(step.padded, step.width);
         return step;
     }
@@ -159,6 +159,8 @@ class PlanBuilder {
             packed_ += packed_length(added, step);
             plan_.terms.push_back(added);
         }
+        constexpr int64_t kHalfOfCache = 4096;  // floats; of a first-level cache of 32 KiB
+        step.by_rows = packed_ - step.bias <= kHalfOfCache;
         plan_.steps.push_back(step);
     }
 

@@ -55,6 +55,7 @@ struct PlanStep {
     bool relu6;
     int64_t measured;  // norm whose statistics are those of `raw`, or kNone
     bool winograd;     // all terms are of that kind
+    bool by_rows;      // all channels of a row before the next row: the weights are small enough to stay in cache
 };
 
 struct PathPlan {
