@@ -164,7 +164,8 @@ PYBIND11_MODULE(_C, module) {
     module.def(
         "supernet_eval",
         [](const Program& program, const ScoreRequest& request, Address loss, Address correct, Address logits) {
-            nas_engine::supernet_eval_cpu(program, request, {at<double>(loss), at<int64_t>(correct), at<float>(logits)});
+            nas_engine::supernet_eval_cpu(program, request,
+                                          {at<double>(loss), at<int64_t>(correct), at<float>(logits)});
         },
         py::call_guard<py::gil_scoped_release>());
 }

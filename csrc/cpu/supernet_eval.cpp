@@ -24,7 +24,7 @@ namespace {
 
 // Zeroed floats on cache line boundaries; grows, never shrinks.
 class Buffer {
-   public:
+  public:
     float* zeroed(int64_t size) {
         const size_t bytes = static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(float);
         if (bytes > capacity_) {
@@ -37,7 +37,7 @@ class Buffer {
         return memory_.get();
     }
 
-   private:
+  private:
     struct Free {
         void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{64}); }
     };
@@ -91,7 +91,7 @@ ImageScore score_of(const std::vector<float>& logits, int64_t label) {
 }
 
 class PathScorer {
-   public:
+  public:
     PathScorer(const Program& program, const ScoreRequest& request)
         : program_(program),
           request_(request),
@@ -119,8 +119,10 @@ class PathScorer {
         *loss = total / static_cast<double>(image_scores_.size());
     }
 
-   private:
-    const PlanValue& value(const PathPlan& plan, int64_t index) const { return plan.values[static_cast<size_t>(index)]; }
+  private:
+    const PlanValue& value(const PathPlan& plan, int64_t index) const {
+        return plan.values[static_cast<size_t>(index)];
+    }
 
     // Images that go through the network together: enough to use weights again while they are in cache, few enough
     // that their activations stay there too.
@@ -136,8 +138,8 @@ class PathScorer {
         const int64_t count = request_.images.count, group = group_size(plan);
         std::vector<Arena> arenas;
         for (Workspace& workspace : workspaces_) {
-            arenas.push_back({workspace.arena.zeroed(plan.arena_size * group), group,
-                              workspace.scratch.zeroed(plan.scratch_size)});
+            arenas.push_back(
+                {workspace.arena.zeroed(plan.arena_size * group), group, workspace.scratch.zeroed(plan.scratch_size)});
         }
         const HeadAffine affine = head_affine(plan, statistics);
         parallel_for((count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
@@ -196,9 +198,8 @@ class PathScorer {
         const Arena all{batch_arena_.zeroed(plan.arena_size * images.count), images.count, nullptr};
         std::vector<float*> scratch;
         for (Workspace& workspace : workspaces_) scratch.push_back(workspace.scratch.zeroed(plan.scratch_size));
-        parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-            load_image(plan, images, image, all, image);
-        });
+        parallel_for(images.count, request_.threads,
+                     [&](int64_t image, int64_t /*thread*/) { load_image(plan, images, image, all, image); });
         for (const PlanStep& step : plan.steps) {
             apply_norms(plan, step, statistics, packed);
             parallel_for((images.count + kGroup - 1) / kGroup, request_.threads, [&](int64_t index, int64_t thread) {
@@ -227,8 +228,7 @@ class PathScorer {
 
     // Mean and biased variance over all images and pixels: each image around its own mean, then put together (Chan,
     // Golub & LeVeque 1983, equation 1.3), in order, so that the result does not depend on the threads.
-    void measure(const PlanValue& measured, int64_t norm, const Arena& arena,
-                 std::vector<NormStatistics>& statistics) {
+    void measure(const PlanValue& measured, int64_t norm, const Arena& arena, std::vector<NormStatistics>& statistics) {
         const int64_t count = arena.slots;
         if (measured.height * measured.width * count == 1) {
             throw std::invalid_argument("batch statistics need more than one value a channel");
@@ -254,7 +254,8 @@ class PathScorer {
                 squares += own[padded] + pixels * away * away;
             }
             found.mean[static_cast<size_t>(c)] = static_cast<float>(mean);
-            found.variance[static_cast<size_t>(c)] = static_cast<float>(squares / (pixels * static_cast<double>(count)));
+            found.variance[static_cast<size_t>(c)] =
+                static_cast<float>(squares / (pixels * static_cast<double>(count)));
         }
     }
 
@@ -285,8 +286,8 @@ class PathScorer {
         return affine;
     }
 
-    void score_image(const PathPlan& plan, const HeadAffine& affine, int64_t image, const Arena& arena,
-                     int64_t slot, float* all_logits) {
+    void score_image(const PathPlan& plan, const HeadAffine& affine, int64_t image, const Arena& arena, int64_t slot,
+                     float* all_logits) {
         const PlanValue& source = value(plan, plan.head);
         const ProgramHead& head = program_.head;
         std::vector<float> features(static_cast<size_t>(source.padded)), logits(static_cast<size_t>(head.classes));

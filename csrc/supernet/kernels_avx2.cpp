@@ -14,10 +14,10 @@ int64_t block_rule(int64_t padded, int64_t /*width*/) { return padded >= 16 ? 16
 void run_view(const StepView& view, int64_t block, Rows rows) {
     int64_t channel = 0;
     for (; channel + block <= view.padded; channel += block) {
-        if (block == 16) run_blocks<8, 2, 8, 16, 32, 64>(view, channel, rows);
-        if (block == 8) run_blocks<8, 1, 8>(view, channel, rows);
+        if (block == 16) run_block<8, 2>(view, channel, rows);
+        if (block == 8) run_block<8, 1>(view, channel, rows);
     }
-    if (channel < view.padded) run_blocks<8, 1, 8>(view, channel, rows);
+    if (channel < view.padded) run_block<8, 1>(view, channel, rows);
 }
 
 void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
@@ -29,7 +29,8 @@ void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, c
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
     const int64_t most = most_neighbours(static_cast<int>(step.block / 8));
-    run_images(plan, step, packed, arena, first, last, most, [&](const StepView& view, Rows rows) { run_view(view, step.block, rows); });
+    run_images(plan, step, packed, arena, first, last, most,
+               [&](const StepView& view, Rows rows) { run_view(view, step.block, rows); });
 }
 
 constexpr Kernels kKernels{"avx2", {block_rule, true}, run_step, moments, pooled};

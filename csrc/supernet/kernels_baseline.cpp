@@ -18,7 +18,7 @@ void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, c
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
     run_images(plan, step, packed, arena, first, last, most_neighbours(1), [](const StepView& view, Rows rows) {
-        for (int64_t channel = 0; channel < view.padded; channel += 8) run_blocks<8, 1, 16>(view, channel, rows);
+        for (int64_t channel = 0; channel < view.padded; channel += 8) run_block<8, 1>(view, channel, rows);
     });
 }
 

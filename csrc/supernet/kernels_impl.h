@@ -103,8 +103,7 @@ struct Window {
         : skipped(first < 0 ? -first : 0), count((first + size < limit ? size : limit - first) - skipped) {}
 };
 
-// V vectors of output channels for P neighbours: pixels of a row, or the same pixel of P images. STEP: floats between
-// what neighbours read where all terms agree on it and the compiler shall know it; 0 else.
+// V vectors of output channels for P neighbours: pixels of a row, or the same pixel of P images.
 template <int L, int V, int P>
 struct Tile {
     Vector<L> sums[P][V];
@@ -117,10 +116,8 @@ struct Tile {
         }
     }
 
-    template <int STEP>
     NAS_ENGINE_INLINE void add_convolution(const TermView& term, int64_t y, int64_t x, int64_t channel,
                                            bool across_images) {
-        const int64_t step = STEP ? STEP : term.source.step;
         const int64_t top = y * term.stride - term.padding, left = x * term.stride - term.padding;
         const Window rows(top, term.kernel, term.source.height);
         // Pixels of a row differ in what they may skip.
@@ -133,14 +130,13 @@ struct Tile {
         for (int64_t row = 0; row < rows.count; ++row, window += term.source.pitch) {
             const float* pixel = window;
             for (int64_t column = 0; column < columns.count; ++column, pixel += term.source.padded) {
-                _Pragma("GCC unroll 2")
-                for (int64_t input = 0; input < term.inputs; ++input, weights += V * L) {
+                _Pragma("GCC unroll 2") for (int64_t input = 0; input < term.inputs; ++input, weights += V * L) {
                     Vector<L> weight[V];
                     NAS_ENGINE_UNROLL
                     for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
                     NAS_ENGINE_UNROLL
                     for (int p = 0; p < P; ++p) {
-                        const Vector<L> value = broadcast<L>(pixel[p * step + input]);
+                        const Vector<L> value = broadcast<L>(pixel[p * term.source.step + input]);
                         NAS_ENGINE_UNROLL
                         for (int v = 0; v < V; ++v) sums[p][v] += value * weight[v];
                     }
@@ -150,8 +146,7 @@ struct Tile {
         }
     }
 
-    NAS_ENGINE_INLINE void add_depthwise(const TermView& term, int64_t y, int64_t x, int64_t channel,
-                                         int64_t padded) {
+    NAS_ENGINE_INLINE void add_depthwise(const TermView& term, int64_t y, int64_t x, int64_t channel, int64_t padded) {
         const float* weights = term.packed + channel;
         const float* window = window_of(term, y, x, channel);
         for (int64_t row = 0; row < term.kernel; ++row, window += term.source.pitch) {
@@ -231,8 +226,7 @@ struct Tile {
             for (int p = 0; p < P; ++p) {
                 const Vector<L> right = column(p + 2);
                 const Window columns(x + p - 1, 3, source.width);
-                const float share =
-                    columns.count == 3 ? inner : 1.0f / static_cast<float>(rows.count * columns.count);
+                const float share = columns.count == 3 ? inner : 1.0f / static_cast<float>(rows.count * columns.count);
                 sums[p][v] += share * (left + middle + right);
                 left = middle;
                 middle = right;
@@ -267,7 +261,7 @@ struct Tile {
         write(rectified.pixels + y * rectified.pitch + at, rectified.step);
     }
 
-   private:
+  private:
     NAS_ENGINE_INLINE void clip() {
         NAS_ENGINE_UNROLL
         for (int p = 0; p < P; ++p) {
@@ -293,7 +287,7 @@ struct Tile {
     }
 };
 
-template <int L, int V, int P, int STEP>
+template <int L, int V, int P>
 void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
     Tile<L, V, P> tile;
     tile.start(step.bias + channel);
@@ -302,7 +296,7 @@ void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
         const TermView& term = step.terms[i];
         switch (term.kind) {
             case PlanKind::kConvolution:
-                tile.template add_convolution<STEP>(term, y, x, channel, across_images);
+                tile.add_convolution(term, y, x, channel, across_images);
                 break;
             case PlanKind::kDepthwise:
                 if (term.stride > 1 || across_images) {
@@ -333,13 +327,11 @@ void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
 
 using RunTile = void (*)(const StepView&, int64_t, int64_t, int64_t);
 
-template <int L, int V, int STEP, int P>
-struct TileTable {  // entries[p - 1] computes p pixels
-    static void fill(RunTile* entries) {
-        entries[P - 1] = run_tile<L, V, P, STEP>;
-        if constexpr (P > 1) TileTable<L, V, STEP, P - 1>::fill(entries);
-    }
-};
+template <int L, int V, int P>
+void fill_tiles(RunTile* by_neighbours) {
+    by_neighbours[P - 1] = run_tile<L, V, P>;
+    if constexpr (P > 1) fill_tiles<L, V, P - 1>(by_neighbours);
+}
 
 struct Rows {
     int64_t first, last;
@@ -348,42 +340,22 @@ struct Rows {
 // How many neighbours a tile may hold, so that its sums stay in registers.
 constexpr int most_neighbours(int vectors) { return kAccumulators / vectors < 12 ? kAccumulators / vectors : 12; }
 
-template <int L, int V, int STEP>
+// One block of V * L output channels.
+template <int L, int V>
 void run_block(const StepView& step, int64_t channel, Rows rows) {
     constexpr int kMost = most_neighbours(V);
-    RunTile by_pixels[kMost];
-    TileTable<L, V, STEP, kMost>::fill(by_pixels);
+    RunTile by_neighbours[kMost];
+    fill_tiles<L, V, kMost>(by_neighbours);
     if (step.images) {
         for (int64_t y = rows.first; y < rows.last; ++y) {
-            for (int64_t x = 0; x < step.width; ++x) by_pixels[step.images - 1](step, y, x, channel);
+            for (int64_t x = 0; x < step.width; ++x) by_neighbours[step.images - 1](step, y, x, channel);
         }
         return;
     }
     const Shares shares(step.width, kMost);
     for (int64_t y = rows.first; y < rows.last; ++y) {
-        for (int64_t i = 0; i < shares.count; ++i) by_pixels[shares.size(i) - 1](step, y, shares.first(i), channel);
+        for (int64_t i = 0; i < shares.count; ++i) by_neighbours[shares.size(i) - 1](step, y, shares.first(i), channel);
     }
-}
-
-// Floats between the inputs of neighbouring outputs where all convolutions agree, else 0.
-inline int64_t common_step(const StepView& step) {
-    int64_t common = 0;
-    for (int64_t i = 0; i < step.count; ++i) {
-        const TermView& term = step.terms[i];
-        if (term.kind != PlanKind::kConvolution) continue;
-        const int64_t own = term.source.step;
-        if (common && common != own) return 0;
-        common = own;
-    }
-    return common;
-}
-
-// The tiles that know the step at compile time where it is one of STEPS, else those that do not.
-template <int L, int V, int... STEPS>
-void run_blocks(const StepView& step, int64_t channel, Rows rows) {
-    const int64_t common = common_step(step);
-    const bool known = ((common == STEPS && (run_block<L, V, STEPS>(step, channel, rows), true)) || ...);
-    if (!known) run_block<L, V, 0>(step, channel, rows);
 }
 
 // Where the results of a step go, without its terms. Neighbours are pixels of a row where `images` is 0.
@@ -413,10 +385,9 @@ StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed
         const PlanTerm& term = plan.terms.data()[step.first_term + i];
         const PlanValue& value = plan.values.data()[term.value];
         const int64_t neighbour = images ? value.size() : term.stride * value.padded;
-        const Source source{address_of(value, arena, slot), value.pitch(), value.padded,
-                            value.height,                   value.width,   neighbour};
-        view.terms[i] = {term.kind,   term.kernel,          term.stride, term.padding,
-                         term.inputs, packed + term.packed, source};
+        const Source source{
+            address_of(value, arena, slot), value.pitch(), value.padded, value.height, value.width, neighbour};
+        view.terms[i] = {term.kind, term.kernel, term.stride, term.padding, term.inputs, packed + term.packed, source};
     }
     return view;
 }

@@ -34,9 +34,13 @@ struct NodeUse {
 };
 
 class PlanBuilder {
-   public:
+  public:
     PlanBuilder(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules)
-        : program_(program), style_(style), rules_(rules), uses_(program.nodes.size()), is_measured_(program.norms.size()) {
+        : program_(program),
+          style_(style),
+          rules_(rules),
+          uses_(program.nodes.size()),
+          is_measured_(program.norms.size()) {
         find_existing(genes);
         find_readers();
     }
@@ -57,7 +61,7 @@ class PlanBuilder {
         return std::move(plan_);
     }
 
-   private:
+  private:
     const ProgramNode& node(int64_t index) const { return program_.nodes[static_cast<size_t>(index)]; }
     const ProgramTerm& term(int64_t index) const { return program_.terms[static_cast<size_t>(index)]; }
     NodeUse& use(int64_t index) { return uses_[static_cast<size_t>(index)]; }
@@ -134,8 +138,8 @@ class PlanBuilder {
 
     PlanStep empty_step(int64_t node_index) {
         const ProgramNode& of = node(node_index);
-        PlanStep step{0, 0, kNone, kNone, of.channels, round_up(of.channels, kLane), of.height, of.width,
-                      0, 0, false, kNone, false, false};
+        PlanStep step{0, 0,     kNone, kNone, of.channels, round_up(of.channels, kLane), of.height, of.width, 0,
+                      0, false, kNone, false, false};
         step.block = rules_.block(step.padded, step.width);
         return step;
     }
@@ -177,8 +181,7 @@ class PlanBuilder {
         if (!rules_.winograd || plan_kind(term) != PlanKind::kConvolution) return false;
         const int64_t tiles = ((step.height + kTile - 1) / kTile) * ((step.width + kTile - 1) / kTile);
         return term.kernel == 3 && term.stride == 1 && inputs >= kLane && step.channels >= kLane &&
-               step.height >= kTile && step.width >= kTile &&
-               step.height * step.width * 9 >= 2 * tiles * kFrequencies;
+               step.height >= kTile && step.width >= kTile && step.height * step.width * 9 >= 2 * tiles * kFrequencies;
     }
 
     PlanTerm plan_term(const ProgramTerm& from, const PlanStep& step) {
@@ -281,7 +284,8 @@ void pack_convolution(const ProgramWeight& weight, const PlanTerm& term, const P
         for (int64_t y = 0; y < term.kernel; ++y) {
             for (int64_t x = 0; x < term.kernel; ++x) {
                 for (int64_t input = 0; input < term.inputs; ++input, packed += block) {
-                    const float* from = centre + first * strides[0] + input * strides[1] + y * strides[2] + x * strides[3];
+                    const float* from =
+                        centre + first * strides[0] + input * strides[1] + y * strides[2] + x * strides[3];
                     for (int64_t c = 0; c < real; ++c) packed[c] = scale[first + c] * from[c * strides[0]];
                     std::fill(packed + real, packed + block, 0.0f);
                 }
@@ -307,7 +311,8 @@ void pack_winograd(const ProgramWeight& weight, const PlanTerm& term, const Plan
         const int64_t block = std::min(step.block, step.padded - first), real = std::min(block, step.channels - first);
         for (int64_t input = 0; input < term.inputs; ++input) {
             for (int64_t tap = 0; tap < 9; ++tap) {
-                const float* from = centre + first * strides[0] + input * strides[1] + tap / 3 * strides[2] + tap % 3 * strides[3];
+                const float* from =
+                    centre + first * strides[0] + input * strides[1] + tap / 3 * strides[2] + tap % 3 * strides[3];
                 float* to = taps.data() + tap * block;
                 for (int64_t c = 0; c < real; ++c) to[c] = scale[first + c] * from[c * strides[0]];
                 std::fill(to + real, to + block, 0.0f);
@@ -318,7 +323,8 @@ void pack_winograd(const ProgramWeight& weight, const PlanTerm& term, const Plan
                 }
             };
             for (int64_t i = 0; i < kTransformed; ++i) {
-                for (int64_t x = 0; x < 3; ++x) combine(kG[i], taps.data() + x * block, 3 * block, rows.data() + (i * 3 + x) * block);
+                for (int64_t x = 0; x < 3; ++x)
+                    combine(kG[i], taps.data() + x * block, 3 * block, rows.data() + (i * 3 + x) * block);
             }
             for (int64_t i = 0; i < kTransformed; ++i) {
                 for (int64_t j = 0; j < kTransformed; ++j) {
@@ -387,8 +393,8 @@ void pack(const Program& program, const PathPlan& plan, NormStyle style, const s
             scale.assign(static_cast<size_t>(step.padded), 1.0f);
             if (style == NormStyle::kFolded && term.norm != kNone) {
                 shift.resize(static_cast<size_t>(step.padded));
-                norm_affine(program, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels,
-                            scale.data(), shift.data());
+                norm_affine(program, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels, scale.data(),
+                            shift.data());
                 for (int64_t c = 0; c < step.channels; ++c) bias[c] += shift[static_cast<size_t>(c)];
             }
             const ProgramWeight& weight = program.weights[static_cast<size_t>(term.weight)];

@@ -8,7 +8,7 @@
 
 namespace nas_engine {
 
-constexpr int64_t kLane = 8;    // channels are stored in multiples of this; the added ones are zero
+constexpr int64_t kLane = 8;  // channels are stored in multiples of this; the added ones are zero
 constexpr int64_t kNone = -1;
 constexpr int64_t kMaxStepTerms = 32;
 
@@ -33,11 +33,11 @@ struct PlanTerm {
     int32_t kernel;
     int32_t stride;
     int32_t padding;
-    int64_t value;    // index of the source
-    int64_t inputs;   // channels of the source that count
-    int64_t packed;   // offset of weights, or of the scales of kScaled, among the packed numbers
-    int64_t weight;   // index in the program, or kNone
-    int64_t norm;     // index in the program, or kNone
+    int64_t value;   // index of the source
+    int64_t inputs;  // channels of the source that count
+    int64_t packed;  // offset of weights, or of the scales of kScaled, among the packed numbers
+    int64_t weight;  // index in the program, or kNone
+    int64_t norm;    // index in the program, or kNone
 };
 
 // Computes one node: bias + sum of terms, activated, written as it is and/or rectified.
@@ -62,10 +62,10 @@ struct PathPlan {
     std::vector<PlanValue> values;
     std::vector<PlanTerm> terms;
     std::vector<PlanStep> steps;
-    int64_t input;        // index of the image's value
-    int64_t head;         // index of the value that the head reads
-    int64_t arena_size;   // floats for one image
-    int64_t packed_size;  // floats
+    int64_t input;         // index of the image's value
+    int64_t head;          // index of the value that the head reads
+    int64_t arena_size;    // floats for one image
+    int64_t packed_size;   // floats
     int64_t scratch_size;  // floats that one call of the kernels needs besides
 };
 

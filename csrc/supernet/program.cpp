@@ -49,8 +49,9 @@ void check_term(const Program& program, int64_t index, int64_t node_index) {
     require(term.rectified == 0 || term.rectified == 1, "term", index, "rectified must be 0 or 1");
     require(is_index_or_none(term.decision, static_cast<size_t>(program.decisions)), "term", index,
             "decision is out of range");
-    require(node.height == ceil_divide(source.height, term.stride) && node.width == ceil_divide(source.width, term.stride),
-            "term", index, "size of the node is not that of its source over the stride");
+    require(
+        node.height == ceil_divide(source.height, term.stride) && node.width == ceil_divide(source.width, term.stride),
+        "term", index, "size of the node is not that of its source over the stride");
     require(is_index_or_none(term.norm, program.norms.size()), "term", index, "norm is out of range");
     const TermKind kind = static_cast<TermKind>(term.kind);
     if (kind == TermKind::kConvolution || kind == TermKind::kDepthwise) {

@@ -100,8 +100,7 @@ void multiply_tiles(const Factor* factors, int64_t count, int64_t frequency, int
         const Factor& factor = factors[i];
         const float* values = factor.tiles + (frequency * kTilesAtOnce + tile) * factor.padded;
         const float* weights = factor.weights + frequency * factor.inputs * V * L;
-        _Pragma("GCC unroll 2")
-        for (int64_t input = 0; input < factor.inputs; ++input, weights += V * L) {
+        _Pragma("GCC unroll 2") for (int64_t input = 0; input < factor.inputs; ++input, weights += V * L) {
             Vector<L> weight[V];
             NAS_ENGINE_UNROLL
             for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
