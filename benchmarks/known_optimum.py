@@ -136,12 +136,14 @@ def rows_of(case: str, controller: str, searches: Sequence[Search]) -> list[Row]
 def main() -> None:
     """Run all cases and controllers."""
     parser = arguments("Share of seeds that find a known optimum within 300 evaluations.")
-    parser.add_argument("--seeds", type=int, default=100, help="seeds 0 .. this - 1")
+    parser.add_argument("--seeds", type=int, default=100, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="seeds searched at once")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="what to search")
     parser.add_argument("--controllers", nargs="+", default=CONTROLLERS, help="names of the controllers")
     options = parser.parse_args()
-    seeds = range(min(options.seeds, 4) if options.quick else options.seeds)
+    count = min(options.seeds, 4) if options.quick else options.seeds
+    seeds = range(options.first_seed, options.first_seed + count)
     rows: list[Row] = []
     with ProcessPoolExecutor(options.processes, initializer=partial(torch.set_num_threads, 1)) as pool:
         for case in options.cases:

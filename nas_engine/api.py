@@ -10,7 +10,7 @@ from nas_engine.config import load_config
 from nas_engine.context import Reporter
 from nas_engine.exports import export_one
 from nas_engine.job import Job, describe_best
-from nas_engine.result import Best, SearchResult
+from nas_engine.result import Best, SearchResult, finished
 
 
 def search(config: str | Path | None = None, *, reporter: Reporter | None = None, **settings: Any) -> SearchResult:
@@ -32,13 +32,19 @@ def search(config: str | Path | None = None, *, reporter: Reporter | None = None
     return Job.start(load_config(Path(config) if config is not None else None, overrides), reporter).run()
 
 
-def resume(run: str | Path, *, reporter: Reporter | None = None) -> SearchResult:
-    """Continue an interrupted run; a finished one is returned as it is.
+def resume(run: str | Path, *, retry_failed: bool = False, reporter: Reporter | None = None) -> SearchResult:
+    """Continue an interrupted run; a finished one is returned as it is, without its data.
+
+    Args:
+        run: the run folder.
+        retry_failed: train again what has failed from scratch; by default a recorded failure stands.
+        reporter: shows progress; by default it goes to `logging` at INFO.
 
     Raises:
         StoreError: `run` is no run, or is in use.
     """
-    return Job.resume(Path(run), reporter).run()
+    result = finished(Path(run))
+    return result if result is not None else Job.resume(Path(run), reporter).run(retry_failed=retry_failed)
 
 
 def export(best: Best, format: str, path: str | Path) -> float:

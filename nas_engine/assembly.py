@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas_engine.config import SearchConfig
+from nas_engine.config import Component, SearchConfig
 from nas_engine.costs.analytic import AnalyticCost
 from nas_engine.costs.base import CostModel
 from nas_engine.costs.measured import MeasuredLatency
@@ -16,6 +16,7 @@ from nas_engine.data.base import ImageDataset
 from nas_engine.errors import ConfigError
 from nas_engine.evaluators.fit import check_images, usable_device
 from nas_engine.objectives import Constraint, FeasibilityReport, feasibility_report
+from nas_engine.options import Options
 from nas_engine.search_loop import SearchParts, price
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture
@@ -96,14 +97,14 @@ def seed_of(seed: int, stream: int) -> int:
 
 def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> tuple[CostModel, ...]:
     models: list[CostModel] = [AnalyticCost(space)]
-    models += [cost.factory(space, cost.options) for cost in config.costs]
+    models += [_cost_model(config, space, cost) for cost in config.costs]
     names = [name for model in models for name in model.names] + ["accuracy", "loss"]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"costs give {', '.join(twice)} twice: map the columns of the table to other names")
     known = set(names)
     if "latency_ms" in needed - known:
-        models.append(MeasuredLatency(space, config.latency))
+        models.append(MeasuredLatency(space, config.latency, config.device))
         known.add("latency_ms")
     if needed - known:
         raise ConfigError(
@@ -111,3 +112,19 @@ def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> 
             f"{', '.join(sorted({*known, 'latency_ms'}))}; add a table under 'costs' (name: lookup)"
         )
     return tuple(models)
+
+
+def _cost_model(config: SearchConfig, space: SearchSpace, cost: Component) -> CostModel:
+    if cost.factory is not MeasuredLatency:
+        model: CostModel = cost.factory(space, cost.options)
+        return model
+    if cost.options != config.latency:
+        raise ConfigError(
+            f"latency is set twice, as {_settings(cost.options)} under 'costs' and as {_settings(config.latency)} "
+            "under 'latency', which the final table goes by: give both the same values"
+        )
+    return MeasuredLatency(space, config.latency, config.device)
+
+
+def _settings(options: Options) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.model_dump().items())

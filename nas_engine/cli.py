@@ -65,17 +65,27 @@ def search(
 
 
 @app.command()
-def resume(run: _Run) -> None:
-    """Continue an interrupted run; nothing is evaluated twice.
+def resume(
+    run: _Run,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train again what has failed from scratch; else a failure stands.")
+    ] = False,
+) -> None:
+    """Continue an interrupted run; nothing is evaluated twice. A finished run is shown.
 
     \b
     Example:
       python -m nas_engine resume runs/digits-nasbench201-ppo-1
     """
     from nas_engine.job import Job
+    from nas_engine.result import finished
 
     with _reporting() as (console, reporter):
-        _finish(console, Job.resume(run, reporter))
+        result = finished(run)
+        if result is not None:
+            _conclude(console, result)
+        else:
+            _finish(console, Job.resume(run, reporter), retry_failed=retry_failed)
 
 
 @app.command()
@@ -239,13 +249,20 @@ def _reporting() -> Iterator[tuple[Console, Any]]:
     yield console, reporter_for(console)
 
 
-def _finish(console: Console, job: Any) -> None:
+def _finish(console: Console, job: Any, **how: bool) -> None:
+    with _stopping(job):
+        result = job.run(**how)
+    _conclude(console, result)
+
+
+def _conclude(console: Console, result: Any) -> None:
+    """Show a finished run; exit code 1 where its winner breaks a limit, so that scripts notice."""
     from nas_engine.terminal import print_next, print_result
 
-    with _stopping(job):
-        result = job.run()
     print_result(console, result)
     print_next(console, result)
+    if result.unmet:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from nas_engine import registry
 from nas_engine.errors import ConfigError, nearest_hint
-from nas_engine.options import Options
+from nas_engine.options import Options, located
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -100,7 +100,9 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
 
-    data: str = Field("digits", description="digits, FILE.npz, a folder of class folders, a CIFAR or an MNIST folder")
+    data: Annotated[str, AfterValidator(lambda text: text if text == "digits" else located(text))] = Field(
+        "digits", description="digits, FILE.npz, a folder of class folders, a CIFAR or an MNIST folder"
+    )
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of the training images held out to choose by"
     )

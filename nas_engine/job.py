@@ -12,8 +12,9 @@ from typing import Any
 from nas_engine import __version__
 from nas_engine.assembly import RANDOM_STREAM, assemble, check_feasibility, choose_threads, seed_of
 from nas_engine.config import SearchConfig
+from nas_engine.constraints import Constraint
 from nas_engine.context import EventLog, LogReporter, Reporter, RunContext
-from nas_engine.costs.measured import measure_latency, torch_threads
+from nas_engine.costs.measured import MeasuredLatency, measure_latency, torch_threads
 from nas_engine.data.base import ImageDataset, Split
 from nas_engine.data.loading import load_dataset
 from nas_engine.errors import ConfigError
@@ -28,6 +29,7 @@ from nas_engine.types import Architecture, Metrics, Trial
 logger = logging.getLogger(__name__)
 
 _EXAMPLE_IMAGES = 32
+_SCORES = frozenset({"accuracy", "loss", "accuracy_uncalibrated"})  # known only once an architecture is evaluated
 
 
 class Job:
@@ -83,11 +85,14 @@ class Job:
         try:
             config = config_of(store)
             dataset = load_dataset(config.data, validation_fraction=config.validation_fraction, seed=config.seed)
-            if store.meta("data") != _describe(dataset):
+            # By content, not by name: a run may have been started where the path was another one.
+            if {**store.meta("data"), "source": dataset.source} != _describe(dataset):
                 raise ConfigError(
                     f"data {config.data!r} changed since run {str(folder)!r} began: restore it, or start anew"
                 )
-            return cls._open(config, assemble(config, dataset), dataset, store, reporter)
+            parts = assemble(config, dataset)
+            _remember_latencies(parts, store)
+            return cls._open(config, parts, dataset, store, reporter)
         except BaseException:
             store.close()
             raise
@@ -107,12 +112,17 @@ class Job:
         context = RunContext(store, EventLog(store.folder / "search.jsonl"), reporter or LogReporter())
         return cls(config, parts, dataset, context)
 
-    def run(self) -> SearchResult:
+    def run(self, *, retry_failed: bool = False) -> SearchResult:
         """Run what is left of the job.
+
+        Args:
+            retry_failed: train again what has failed from scratch in a former process; by default a recorded failure
+                stands.
 
         Raises:
             SearchInterrupted: a stop was requested; all is saved.
         """
+        self.retraining.retry_failed = retry_failed
         try:
             with torch_threads(self.config.threads or 1):
                 if self.context.store.meta("report") is None:
@@ -137,12 +147,16 @@ class Job:
 
     def _baseline(self, count: int) -> list[Architecture]:
         """Random architectures to compare with; drawn once, since a latency measured again is another one."""
-        keys = self.context.store.meta("baseline")
+        store = self.context.store
+        keys = store.meta("baseline")
         if keys is None:
             seed = seed_of(self.config.seed, RANDOM_STREAM)
-            drawn = random_architectures(self.parts.space, count, self._feasible, seed)
+            with self.context.phase("draw", "draw random ones") as advance:
+                drawn = random_architectures(self.parts.space, count, self._feasible, seed, advance)
             keys = [architecture.key for architecture in drawn]
-            self.context.store.set_meta("baseline", keys)
+            costs = price(self.parts.cost_models, drawn)
+            store.set_meta("baseline_costs", dict(zip(keys, costs, strict=True)))
+            store.set_meta("baseline", keys)
         return [self.parts.space.from_key(key) for key in keys]
 
     def _announce(self) -> None:
@@ -160,12 +174,7 @@ class Job:
     def retrain(self) -> None:
         """Train the best few and random ones from scratch, choose by validation, test, and store the report."""
         store, options = self.context.store, self.config.retrain
-        best = best_trials(store.trials(phase="search"), self.parts.constraints, options.candidates)
-        if not best:
-            limits = ", ".join(map(str, self.parts.constraints)) or "the limits of memory and time"
-            raise ConfigError(
-                f"no evaluated architecture meets {limits}: start a new run with looser ones or more 'evaluations'"
-            )
+        best = self._candidates(options.candidates)
         drawn = self._baseline(options.random)
         retrained = self.retraining.train([t.architecture for t in best], "retrain", "retrain the best")
         baseline = self.retraining.train(drawn, "baseline", "retrain random ones")
@@ -176,6 +185,25 @@ class Job:
         report = self._report(winner, baseline)
         store.set_meta("report", report)
         self.context.events.write("report", **report)
+
+    def _candidates(self, count: int) -> list[Trial]:
+        """The best of the search; where none meets a limit on scores, the nearest of those within the costs.
+
+        Raises:
+            ConfigError: nothing that was evaluated is within the limits on costs.
+        """
+        trials, limits = self.context.store.trials(phase="search"), self.parts.constraints
+        best = best_trials(trials, limits, count)
+        if best:
+            return best
+        on_costs = [limit for limit in limits if limit.metric not in _SCORES]
+        nearest = best_trials(trials, on_costs, count)
+        if not nearest:
+            named = ", ".join(map(str, limits)) or "the limits of memory and time"
+            raise ConfigError(
+                f"no evaluated architecture meets {named}: start a new run with looser ones or more 'evaluations'"
+            )
+        return nearest
 
     def export(self) -> None:
         """Write the winner in all formats, each loaded back and compared.
@@ -226,6 +254,7 @@ class Job:
         folder = self.context.store.folder
         chosen = SearchResult(folder).best.architecture if architecture is None else self._parse(architecture)
         retraining = self.retraining.with_options(changes)
+        retraining.retry_failed = True  # asked for by name
         (trial,) = retraining.train([chosen], f"train:{retraining.fidelity.key}", "train")
         choose_winner([trial])  # refuses a failed training with its reason
         row = self._row(retraining, trial)
@@ -247,17 +276,20 @@ class Job:
             for position, trial in enumerate([winner, *finished]):
                 rows.append(self._row(self.retraining, trial))
                 advance(position + 1, len(finished) + 1, {})
-        return {"winner": rows[0], "random": rows[1:], "rank_quality": self._rank_quality(finished)}
+        return {
+            "winner": rows[0],
+            "random": rows[1:],
+            "rank_quality": self._rank_quality(finished),
+            "unmet": _unmet(self.parts.constraints, winner),
+        }
 
     def _row(self, retraining: Retraining, trial: Trial) -> dict[str, Any]:
         """One line of the final table; the only place where test images are looked at."""
         architecture = trial.architecture
         tested = retraining.test(architecture)
-        latency = measure_latency(
-            retraining.network(architecture), self.parts.space.shape, **self.config.latency.model_dump()
-        )
-        scores = {"accuracy", "loss", "accuracy_uncalibrated"}
-        values = {name: value for name, value in trial.outcome.values.items() if name not in scores}
+        network = retraining.network(architecture).to(self.config.device)
+        latency = measure_latency(network, self.parts.space.shape, **self.config.latency.model_dump())
+        values = {name: value for name, value in trial.outcome.values.items() if name not in _SCORES}
         metrics = {
             "validation_accuracy": trial.outcome.values["accuracy"],
             "test_accuracy": tested.accuracy,
@@ -269,7 +301,11 @@ class Job:
             "architecture": architecture.key,
             "text": self.parts.space.encode(architecture),
             "metrics": metrics,
-            "latency_setup": {"threads": latency.threads, "batch_size": latency.batch_size},
+            "latency_setup": {
+                "device": latency.device,
+                "threads": latency.threads,
+                "batch_size": latency.batch_size,
+            },
             "weights": str(retraining.weights_path(architecture).relative_to(self.context.store.folder)),
         }
 
@@ -290,6 +326,7 @@ class Job:
         return {**dataclasses.asdict(quality), "accuracy_min": min(accuracies), "accuracy_max": max(accuracies)}
 
     def _feasible(self, architecture: Architecture) -> bool:
+        self.context.check_stop()
         metrics = Metrics(price(self.parts.cost_models, [architecture])[0])
         known = (c for c in self.parts.constraints if c.metric in metrics.values)
         return all(constraint.violation(metrics) == 0 for constraint in known)
@@ -310,6 +347,29 @@ def describe_row(row: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         "classes": data["classes"],
         "normalisation": {"mean": data["mean"], "std": data["std"]},
     }
+
+
+def _unmet(constraints: Sequence[Constraint], winner: Trial) -> list[str]:
+    """A line for each limit that the winner, trained from scratch, breaks."""
+    metrics = Metrics(winner.outcome.values)
+    return [
+        f"{constraint} is not met: trained from scratch the winner has {metrics[constraint.metric]:.6g} in validation; "
+        "loosen the limit, or start a run with more evaluations or longer training"
+        for constraint in constraints
+        if constraint.metric in metrics.values and constraint.violation(metrics) > 0
+    ]
+
+
+def _remember_latencies(parts: SearchParts, store: RunStore) -> None:
+    """Let a resumed run go by the latencies it measured before: measured again they would be others."""
+    drawn: dict[str, dict[str, float]] = store.meta("baseline_costs") or {}
+    known = {key: costs["latency_ms"] for key, costs in drawn.items() if "latency_ms" in costs}
+    for trial in reversed(store.trials()):  # the first measurement of an architecture is the one that counts
+        if "latency_ms" in trial.outcome.values:
+            known[trial.architecture.key] = trial.outcome.values["latency_ms"]
+    for model in parts.cost_models:
+        if isinstance(model, MeasuredLatency):
+            model.remember(known)
 
 
 def _digest(split: Split) -> str:

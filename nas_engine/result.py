@@ -95,9 +95,26 @@ class SearchResult:
         return Best(self.run, architecture, winner["text"], dict(winner["metrics"]), weights)
 
     @property
+    def unmet(self) -> list[str]:
+        """A line for each limit that the winner, trained from scratch, breaks; those on scores are not known before."""
+        lines: list[str] = self.report.get("unmet", [])
+        return lines
+
+    @property
     def pareto_front(self) -> list[Trial]:
         """Search trials that no other beats in accuracy and in every cost at once, cheapest first."""
         return pareto_front([trial for trial in self.trials if trial.phase == "search"])
+
+
+def finished(run: Path) -> SearchResult | None:
+    """The result of a run that has nothing left to do, from its folder alone; None where something is left.
+
+    Raises:
+        StoreError: the folder holds no run.
+    """
+    with RunStore.open_read_only(run) as store:
+        done = store.meta("report") is not None and store.meta("exported")
+    return SearchResult(run) if done else None
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:

@@ -24,7 +24,7 @@ from nas_engine.evaluators.failures import guarded
 from nas_engine.evaluators.training import TrainingOptions, TrainingRun
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.store import write_atomically
-from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict, Trial
+from nas_engine.types import Architecture, Fidelity, Metrics, Outcome, StateDict, Trial
 
 _MOST_DRAWS = 100_000  # repeated ones cost nothing
 _MOST_PRICED = 2_000  # distinct ones, when almost none meets the constraints
@@ -33,7 +33,8 @@ _MOST_PRICED = 2_000  # distinct ones, when almost none meets the constraints
 class Retraining:
     """Trains architectures from scratch with one recipe; finished networks are kept in ``weights/``.
 
-    A training is resumed after its last finished epoch; a finished one is never repeated.
+    A training is resumed after its last finished epoch; a finished one is never repeated. A recorded failure of any
+    kind stands, as it does in the search, unless `retry_failed` is set.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Retraining:
         self.seed = seed
         self.device = device
         self.costs = costs
+        self.retry_failed = False
         self.fidelity = Fidelity("training", epochs=options.epochs, data_fraction=options.data_fraction, seed=seed)
 
     def with_options(self, changes: Mapping[str, Any]) -> Retraining:
@@ -81,7 +83,9 @@ class Retraining:
             title: shown while it runs.
         """
         recorded = self.context.store.trials(phase=phase)
-        done = {t.architecture: t for t in recorded if t.fidelity == self.fidelity and not _worth_another_try(t)}
+        done = {t.architecture: t for t in recorded if t.fidelity == self.fidelity}
+        if self.retry_failed:
+            done = {architecture: t for architecture, t in done.items() if t.metrics is not None}
         with self.context.phase(phase, title) as advance:
             for position, architecture in enumerate(architectures):
                 if architecture in done:
@@ -125,9 +129,13 @@ class Retraining:
         return trial
 
     def _known(self, architecture: Architecture) -> Outcome | None:
-        """A training of another phase whose weights are still there."""
-        trial = self.context.store.find(architecture, self.fidelity)
-        return trial.outcome if trial is not None and self.weights_path(architecture).exists() else None
+        """What another phase has found: a training whose weights are still there, or a failure that stands."""
+        trials = (t for t in self.context.store.trials() if t.architecture == architecture)
+        latest = next((t for t in reversed(list(trials)) if t.fidelity == self.fidelity), None)
+        if latest is None:
+            return None
+        usable = self.weights_path(architecture).exists() if latest.metrics is not None else not self.retry_failed
+        return latest.outcome if usable else None
 
     def _train(self, architecture: Architecture, phase: str, advance: Advance) -> Metrics:
         store, name = self.context.store, f"training:{phase}"
@@ -180,11 +188,6 @@ def _within(advance: Advance, position: int, count: int) -> Advance:
     return lambda done, total, values: advance(position * total + done, count * total, values)
 
 
-def _worth_another_try(trial: Trial) -> bool:
-    """A lack of memory or time, or a fault of the machine, may be gone; a diverged training would diverge again."""
-    return isinstance(trial.outcome, Failure) and trial.outcome.kind is not FailureKind.NAN
-
-
 def choose_winner(trials: Sequence[Trial]) -> Trial:
     """The trial with the best validation accuracy; equal accuracies: lower loss, then fewer MACs.
 
@@ -194,7 +197,10 @@ def choose_winner(trials: Sequence[Trial]) -> Trial:
     finished = [trial for trial in trials if trial.metrics is not None]
     if not finished:
         why = "; ".join(f"{t.architecture.key}: {t.outcome.message}" for t in trials)  # type: ignore[union-attr]
-        raise NasEngineError(f"no candidate could be trained ({why}): lower training.learning_rate or raise limits")
+        raise NasEngineError(
+            f"no candidate could be trained ({why}): resume with --retry-failed where the fault is gone, else start a "
+            "run with a lower training.learning_rate or a larger training.time_limit_seconds"
+        )
     return min(
         finished,
         key=lambda t: (-t.outcome.values["accuracy"], t.outcome.values["loss"], t.outcome.values.get("macs", 0.0)),
@@ -202,15 +208,30 @@ def choose_winner(trials: Sequence[Trial]) -> Trial:
 
 
 def random_architectures(
-    space: SearchSpace, count: int, feasible: Callable[[Architecture], bool], seed: int
+    space: SearchSpace,
+    count: int,
+    feasible: Callable[[Architecture], bool],
+    seed: int,
+    advance: Advance = lambda done, total, values: None,
 ) -> list[Architecture]:
-    """Distinct canonical architectures, drawn uniformly from those that are `feasible`; fewer if few are found."""
+    """Distinct canonical architectures, drawn uniformly from those that are `feasible`; fewer if few are found.
+
+    Args:
+        space: where they come from.
+        count: how many.
+        feasible: whether one is wanted; called once for each distinct one, it may raise to stop.
+        seed: of the draws.
+        advance: told after each call of `feasible` how many are found.
+    """
     rng = np.random.default_rng(seed)
-    verdicts: dict[Architecture, bool] = {}
+    found: list[Architecture] = []
+    looked_at: set[Architecture] = set()
     for _ in range(_MOST_DRAWS):
-        if sum(verdicts.values()) >= count or len(verdicts) >= _MOST_PRICED:
+        if len(found) >= count or len(looked_at) >= _MOST_PRICED:
             break
         architecture = space.canonical(space.sample(rng))
-        if architecture not in verdicts:
-            verdicts[architecture] = feasible(architecture)
-    return [architecture for architecture, met in verdicts.items() if met]
+        if architecture not in looked_at:
+            looked_at.add(architecture)
+            found += [architecture] if feasible(architecture) else []
+            advance(len(found), count, {"looked at": float(len(looked_at))})
+    return found

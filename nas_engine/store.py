@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
 import math
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -96,7 +99,7 @@ class RunStore:
 
     @classmethod
     def open_read_only(cls, folder: Path) -> RunStore:
-        """Open an existing run to look at it, also while it is running."""
+        """Open an existing run to look at it, also while it is running, also in a folder that cannot be written."""
         return cls._open(folder, write=False)
 
     @classmethod
@@ -108,8 +111,13 @@ class RunStore:
             )
         try:
             lock = _lock(folder) if write else None
-            connection = _connect(database)
+            connection = _connect(database) if write else _connect_read_only(database)
             version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except PermissionError as error:
+            raise StoreError(
+                f"run {str(folder)!r} cannot be {'written' if write else 'read'} ({error.strerror}): "
+                "change its permissions or copy it"
+            ) from error
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"{str(database)!r} cannot be read as a run ({error}): restore it or start anew"
@@ -225,6 +233,24 @@ def _connect(database: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     return connection
+
+
+def _connect_read_only(database: Path) -> sqlite3.Connection:
+    """A connection that need not write; where nobody may, even readers of a WAL database cannot, so a copy is read."""
+    connection = sqlite3.connect(database, timeout=10.0)
+    try:
+        connection.execute("PRAGMA user_version")  # nothing is read before the first statement
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+    copy = sqlite3.connect(":memory:")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (database.name, f"{database.name}-wal"):  # what a killed writer has committed is in the WAL
+            if (database.parent / name).exists():
+                shutil.copyfile(database.parent / name, Path(folder) / name)
+        with contextlib.closing(sqlite3.connect(Path(folder) / database.name)) as whole:
+            whole.backup(copy)
+    return copy
 
 
 def _lock(folder: Path) -> TextIO:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from nas_engine.context import Advance, Reporter
 from nas_engine.result import SearchResult
 
 _LINE_EVERY_SECONDS = 5.0
-_SHOWN = ("loss", "accuracy", "best reward", "entropy", "learning_rate")
+_SHOWN = ("loss", "accuracy", "best reward", "entropy", "learning_rate", "looked at")
 
 
 class BarReporter:
@@ -94,7 +95,8 @@ def _note(values: Mapping[str, float]) -> str:
 def print_result(console: Console, result: SearchResult) -> None:
     """The table of the winner beside random architectures, where the files are, and what to do next."""
     winner, baseline = result.report["winner"], result.report["random"]
-    table = Table(title=f"{result.data['source']}: winner and {len(baseline)} random architectures, trained alike")
+    source = Path(result.data["source"]).name
+    table = Table(title=f"{source}: winner and {len(baseline)} random architectures, trained alike")
     for heading in ("", "test", "validation", "params", "MACs", "ms", "p95 ms"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     table.add_row("winner", *_cells(winner["metrics"]), style="bold")
@@ -107,9 +109,11 @@ def print_result(console: Console, result: SearchResult) -> None:
     setup = winner["latency_setup"]
     console.print(
         "test and validation accuracy; best random: by test accuracy; latency: median and 95th percentile on this "
-        f"machine, {setup['threads']} thread(s), batch {setup['batch_size']}",
+        f"machine, {setup.get('device', 'cpu')}, {setup['threads']} thread(s), batch {setup['batch_size']}",
         highlight=False,
     )
+    for line in result.unmet:
+        console.print(line, style="bold", highlight=False, soft_wrap=True)
     if result.report["rank_quality"]:
         quality = result.report["rank_quality"]
         console.print(

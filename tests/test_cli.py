@@ -58,6 +58,10 @@ def npz(path: Path, **changes: Any) -> str:
         (["--constraints", "macs <= 1"], "macs"),
         (["--constraints", "macs less than 5"], "macs less than 5"),
         (["--constraints", "watts <= 5"], "watts"),
+        (
+            ["--costs", "[{name: measured, repeats: 3}]"],
+            "latency is set twice, as threads 1, batch_size 1, warmup 5, rep",
+        ),
         (["--device", "cuda"], "device 'cuda' cannot be used here; allowed: cpu"),
         (["--device", "meta"], "device 'meta' cannot be used here; allowed: cpu"),
         (["--device", "gpu"], "device 'gpu' cannot be used here; allowed: cpu"),

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,16 +184,119 @@ def test_a_finished_run_is_returned_as_it_is(uninterrupted: ne.SearchResult) -> 
 
 
 @pytest.mark.slow
+def test_a_finished_run_needs_its_data_no_more(
+    tmp_path: Path, uninterrupted: ne.SearchResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(uninterrupted.run, tmp_path / "run")
+    with RunStore.open(run) as store:
+        store.set_meta("config", {**store.meta("config"), "data": str(tmp_path / "gone.npz")})
+    assert ne.resume(run).report == uninterrupted.report
+    with pytest.raises(SystemExit) as done:
+        main(["resume", str(run)])
+    assert done.value.code == 0
+    assert uninterrupted.best.text in capsys.readouterr().out
+
+
+def unfinished(finished: ne.SearchResult, folder: Path, *, lacking: Sequence[str]) -> Path:
+    """A copy of a finished run in which some facts about the run as a whole are not there yet."""
+    run = shutil.copytree(finished.run, folder)
+    with RunStore.open(run) as store:
+        for key in lacking:
+            store.set_meta(key, None)
+    return run
+
+
+@pytest.mark.slow
 def test_changed_data_are_noticed(tmp_path: Path, uninterrupted: ne.SearchResult) -> None:
-    with RunStore.open(uninterrupted.run) as store:
+    run = unfinished(uninterrupted, tmp_path / "run", lacking=["exported"])
+    with RunStore.open(run) as store:
         data = store.meta("data")
         store.set_meta("data", {**data, "images": {**data["images"], "train": 3}})
-    try:
-        with pytest.raises(ConfigError, match="changed since run"):
-            ne.resume(uninterrupted.run)
-    finally:
-        with RunStore.open(uninterrupted.run) as store:
-            store.set_meta("data", data)
+    with pytest.raises(ConfigError, match="changed since run"):
+        ne.resume(run)
+
+
+@pytest.mark.slow
+def test_a_recorded_failure_stands_until_another_try_is_asked_for(
+    tmp_path: Path, uninterrupted: ne.SearchResult
+) -> None:
+    run = unfinished(uninterrupted, tmp_path / "run", lacking=["report", "exported"])
+    with RunStore.open(run) as store:
+        trained = store.trials(phase="baseline")[0]
+        body = json.dumps({"failure": "oom", "message": "no memory", "traceback": "", "values": {}, "seconds": 1.0})
+        with store._connection as connection:
+            connection.execute("UPDATE trials SET outcome = ? WHERE number = ?", (body, trained.number))
+    again = shutil.copytree(run, tmp_path / "again")
+    assert len(ne.resume(run).trials) == len(uninterrupted.trials)
+    assert trained.architecture.key not in {row["architecture"] for row in ne.SearchResult(run).report["random"]}
+    *before, last = ne.resume(again, retry_failed=True).trials
+    assert len(before) == len(uninterrupted.trials)
+    assert (last.architecture, last.phase, last.metrics) == (trained.architecture, "baseline", last.outcome)
+    assert last.outcome.values["accuracy"] == trained.outcome.values["accuracy"]
+
+
+@pytest.mark.slow
+def test_drawing_random_architectures_can_be_stopped(tmp_path: Path, uninterrupted: ne.SearchResult) -> None:
+    run = unfinished(uninterrupted, tmp_path / "run", lacking=["report", "exported", "baseline"])
+    job = Job.resume(run)
+    job.context.stop_requested = True
+    with pytest.raises(SearchInterrupted):
+        job.run()
+    assert_same(ne.resume(run), uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_latency_is_measured_once_in_a_run_however_often_it_is_resumed(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "constraints": ["latency_ms <= 1000"], "run": str(tmp_path / "run")}
+    job = Job.start(load_config(overrides=settings))
+    while True:
+        _stop_after_next_write(job)
+        try:
+            trials = job.run().trials
+        except SearchInterrupted:
+            job = Job.resume(tmp_path / "run")
+        else:
+            break
+    latencies: dict[str, set[float]] = {}
+    for trial in trials:
+        latencies.setdefault(trial.architecture.key, set()).add(trial.outcome.values["latency_ms"])
+    assert any(trial.phase == "retrain" for trial in trials)
+    assert {key: len(values) for key, values in latencies.items()} == dict.fromkeys(latencies, 1)
+    with RunStore.open_read_only(tmp_path / "run") as store:
+        drawn = store.meta("baseline_costs")
+    assert {key: latencies[key] for key in drawn} == {key: {costs["latency_ms"]} for key, costs in drawn.items()}
+
+
+@pytest.mark.slow
+def test_an_accuracy_that_nothing_reaches_is_reported_and_not_fatal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ["accuracy >= 0.9999", "macs <= 1e6"]
+    arguments = [f"--{name}={json.dumps(value)}" for name, value in {**SETTINGS, "retrain.random": 1}.items()]
+    arguments += [f"--constraints={limit}" for limit in limits]
+    with pytest.raises(SystemExit) as done:
+        main(["search", *arguments, f"--run={tmp_path / 'run'}"])
+    assert done.value.code == 1
+    result = ne.SearchResult(tmp_path / "run")
+    (line,) = result.unmet
+    accuracy = result.best.metrics["validation_accuracy"]
+    assert line.startswith(f"accuracy >= 0.9999 is not met: trained from scratch the winner has {accuracy:.6g} ")
+    assert line in capsys.readouterr().out
+    assert result.best.metrics["macs"] <= 1e6
+    assert ne.resume(tmp_path / "run").unmet == [line]
+
+
+@pytest.mark.slow
+def test_a_run_can_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = load_digits()
+    images, labels = {"x_train": digits.images[:1200], "x_test": digits.images[1200:]}, digits.target
+    np.savez(tmp_path / "digits.npz", **images, y_train=labels[:1200], y_test=labels[1200:])
+    monkeypatch.chdir(tmp_path)
+    Job.start(load_config(overrides={**SETTINGS, "data": "digits.npz", "run": "run"})).context.close()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Job.resume(tmp_path / "run").context.close()
+    assert load_config(tmp_path / "run" / "config.yaml").data == str(tmp_path / "digits.npz")
 
 
 @pytest.mark.slow

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +173,44 @@ while True:
     number += 2
     print(number, flush=True)
 """
+
+
+@contextmanager
+def nobody_may_write(folder: Path) -> Iterator[None]:
+    """`folder` as a user meets it who may only read it; permissions do not bind root, so root becomes another user."""
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_that_cannot_be_written_can_be_read(killed: bool) -> None:
+    """A WAL database needs files beside it even to be read, and what a killed writer committed is in one of them."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder, living = Path(name) / "run", Path(name) / "living"
+        Path(name).chmod(0o755)
+        with RunStore.create(living, META) as store:
+            store.append([trial(0)])
+            if killed:
+                shutil.copytree(living, folder, ignore=shutil.ignore_patterns("*-shm"))
+        if not killed:
+            living.rename(folder)
+        assert (folder / "run.db-wal").exists() == killed
+        with nobody_may_write(folder):
+            with RunStore.open_read_only(folder) as store:
+                assert store.trials() == [trial(0)]
+                assert store.meta("config") == META["config"]
+            with pytest.raises(StoreError, match="cannot be written"):
+                RunStore.open(folder)
 
 
 def test_kill_minus_nine_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ class Learner:
         """Remember what was paid for.
 
         Returns:
-            Genes int64 [samples, decisions] to learn from, the free samples last; and their scores [samples].
+            Genes int64 [samples, decisions] to learn from, as `Proposer.collect` gives them; and their scores
+            [samples].
         """
         genes, sampled = self.proposer.collect(architectures, rewards, self._options.free_samples)
         known = np.array(list(self.proposer.seen.rewards.values()))

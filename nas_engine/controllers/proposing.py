@@ -34,8 +34,12 @@ class ArchitecturePolicy(Protocol):
 class Proposer:
     """Draws from a policy until `n` unseen architectures are found.
 
-    The policy draws genes, the search pays for their canonical form: learning needs the probability of the genes as
-    drawn, so they are kept until the reward comes. Known architectures that are drawn on the way are not proposed
+    The policy draws genes, the search pays for their canonical form, and both are learned from. The genes as drawn are
+    the sample that a policy gradient asks for, so they are kept until the reward comes. But one function may have many
+    names: were each credited by itself, what is learned of a decision would be spread over them, the policy pulled
+    towards whichever twin it happened to draw, and away from the names that imitation of the best goes by.
+
+    Known architectures that are drawn on the way are not proposed
     again, but kept as samples that cost nothing: without them a policy that is rightly certain of a known optimum is
     judged only by its rare other draws.
 
@@ -82,13 +86,18 @@ class Proposer:
             most_free: most samples to add that were drawn again while proposing and whose rewards are known.
 
         Returns:
-            Genes int64 [samples, decisions] and their rewards [samples]. The genes are those drawn from the policy;
-            an architecture that somebody else proposed stands with its canonical genes.
+            Genes int64 [samples, decisions] and their rewards [samples]: of each architecture the canonical genes,
+            then of each that was drawn under another name the genes as drawn, then the free samples.
         """
         self.seen.tell(architectures, rewards)
         canonical = [self.space.canonical(architecture) for architecture in architectures]
-        samples = [self._drawn.pop(architecture, architecture.genes) for architecture in canonical]
+        samples = [architecture.genes for architecture in canonical]
         sampled = [float(reward) for reward in rewards]
+        for architecture, reward in zip(canonical, rewards, strict=True):
+            drawn = self._drawn.pop(architecture, architecture.genes)
+            if drawn != architecture.genes:
+                samples.append(drawn)
+                sampled.append(float(reward))
         for genes in self._redrawn[:most_free]:
             remembered = self.seen.rewards.get(self._canonical(genes))
             if remembered is not None:

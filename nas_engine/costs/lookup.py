@@ -9,14 +9,14 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from nas_engine.errors import ConfigError, nearest_hint
-from nas_engine.options import Options
+from nas_engine.options import Options, located
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture
 
@@ -28,12 +28,14 @@ Row = Mapping[str, str]
 class LookupOptions(Options):
     """Where the table is and what its columns mean."""
 
-    path: str = Field("", description="CSV file with a header line, .csv or .csv.gz")
+    path: Annotated[str, AfterValidator(located)] = Field(
+        "", description="CSV file with a header line, .csv or .csv.gz"
+    )
     columns: dict[str, str] = Field(
         {}, description="column of the file -> metric with its unit in the name, for example edge_ms: latency_ms"
     )
     key_column: str = Field("ops", description="column of the architecture: gene digits, key or text of the space")
-    keys_path: str | None = Field(
+    keys_path: Annotated[str, AfterValidator(located)] | None = Field(
         None, description="second CSV with index_column and key_column, for a table that only numbers architectures"
     )
     index_column: str = Field("idx", description="column that joins the two files; not used without keys_path")

@@ -42,6 +42,7 @@ class Latency:
         threads: CPU threads torch used.
         batch_size: images a pass.
         repeats: passes timed.
+        device: where the network ran, for example ``cpu`` or ``cuda:0``.
     """
 
     median_ms: float
@@ -49,6 +50,7 @@ class Latency:
     threads: int
     batch_size: int
     repeats: int
+    device: str
 
 
 def measure_latency(
@@ -79,9 +81,10 @@ def measure_latency(
     with torch_threads(threads), _eval_mode(model), torch.inference_mode():
         for _ in range(warmup):
             model(images)
+        _finish(device)
         seconds = [_time_forward(model, images) for _ in range(repeats)]
     median, p95 = 1e3 * np.percentile(seconds, [50, 95])
-    return Latency(float(median), float(p95), threads, batch_size, repeats)
+    return Latency(float(median), float(p95), threads, batch_size, repeats, str(device))
 
 
 class MeasuredLatency:
@@ -89,15 +92,17 @@ class MeasuredLatency:
 
     Options = LatencyOptions
 
-    def __init__(self, space: SearchSpace, options: LatencyOptions = LatencyOptions()) -> None:
+    def __init__(self, space: SearchSpace, options: LatencyOptions = LatencyOptions(), device: str = "cpu") -> None:
         """Measure nothing yet.
 
         Args:
             space: builds the networks.
             options: how they are timed.
+            device: where they run.
         """
         self.space = space
         self.options = options
+        self.device = device
         self._median_ms: dict[str, float] = {}
 
     @property
@@ -110,11 +115,15 @@ class MeasuredLatency:
         latencies = [self._latency_ms(self.space.canonical(architecture)) for architecture in architectures]
         return np.array(latencies, dtype=np.float64).reshape(-1, 1)
 
+    def remember(self, medians_ms: Mapping[str, float]) -> None:
+        """Take what was measured before, by `Architecture.key` of canonical architectures, as measured."""
+        self._median_ms |= medians_ms
+
     def _latency_ms(self, canonical: Architecture) -> float:
         if canonical.key not in self._median_ms:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = self.space.build(canonical)
+                model = self.space.build(canonical).to(self.device)
             latency = measure_latency(model, self.space.shape, **self.options.model_dump())
             self._median_ms[canonical.key] = latency.median_ms
         return self._median_ms[canonical.key]
@@ -179,9 +188,14 @@ class _LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 def _time_forward(model: nn.Module, images: Tensor) -> float:
     started = time.perf_counter()
     model(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)  # kernels run behind the call that launches them
+    _finish(images.device)
     return time.perf_counter() - started
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for the kernels of a GPU, which run behind the calls that launch them."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _random_images(shape: ImageShape, count: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Proposals are new and canonical, and what is learned from are the genes that were drawn."""
+"""Proposals are new and canonical; learned from are their canonical genes and those that were drawn."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ def make(space: BlockSpace, certain_of: tuple[int, ...] | None = None, certainty
     return Proposer(space, policy, seed=0)
 
 
-def test_a_proposal_is_learned_from_with_the_genes_that_were_drawn():
+def test_a_proposal_is_learned_from_in_canonical_form_and_as_it_was_drawn():
     proposer = make(MERGING, certain_of=(0, 2, 0, 1))
     [proposed] = proposer.propose(1)
     assert proposed.genes == (2, 1, 0, 0)
     genes, rewards = proposer.collect([proposed], [0.5], most_free=0)
-    assert genes.tolist() == [[0, 2, 0, 1]]
+    assert genes.tolist() == [[2, 1, 0, 0], [0, 2, 0, 1]]
+    assert rewards.tolist() == [0.5, 0.5]
+
+
+def test_a_proposal_that_was_drawn_in_canonical_form_is_one_sample():
+    proposer = make(MERGING, certain_of=(2, 1, 0, 0))
+    [proposed] = proposer.propose(1)
+    genes, rewards = proposer.collect([proposed], [0.5], most_free=0)
+    assert genes.tolist() == [[2, 1, 0, 0]]
     assert rewards.tolist() == [0.5]
 
 

@@ -126,3 +126,39 @@ def test_measuring_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     MeasuredLatency(CountedBlocks(), LatencyOptions(warmup=0, repeats=1)).estimate([Architecture("blocks", (1, 1, 0))])
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_what_was_measured_before_is_not_measured_again() -> None:
+    space = CountedBlocks()
+    model = MeasuredLatency(space, LatencyOptions(warmup=0, repeats=1))
+    known = Architecture("blocks", (1, 1, 0))
+    model.remember({known.key: 12.5})
+    assert model.estimate([known]).tolist() == [[12.5]]
+    assert space.built == []
+
+
+def test_networks_run_on_the_device_that_was_asked_for() -> None:
+    """The device without storage stands for a GPU: what was built on the CPU and left there would run there."""
+    devices: list[str] = []
+
+    class Watched(CountedBlocks):
+        def build(self, architecture: Architecture) -> nn.Module:
+            network = super().build(architecture)
+            network.register_forward_pre_hook(lambda module, inputs: devices.append(inputs[0].device.type))
+            return network
+
+    MeasuredLatency(Watched(), LatencyOptions(warmup=1, repeats=2), "meta").estimate(
+        [Architecture("blocks", (1, 1, 0))]
+    )
+    assert devices == ["meta"] * 3
+    assert measure_latency(nn.Conv2d(1, 1, 1).to("meta"), SHAPE, repeats=1).device == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_waited_for_before_and_after_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    latency = measure_latency(nn.Conv2d(1, 1, 1).cuda(), SHAPE, warmup=2, repeats=7)
+    assert waits == [torch.device("cuda:0")] * 8  # once after the warm-up
+    assert latency.device == "cuda:0"
