@@ -84,6 +84,9 @@ def supernet_eval(
     module = native.module()
     if module is None:
         raise NativeError(f"{_OP} needs the native module; supernet_eval_reference computes the same")
+    threads = torch.get_num_threads() if threads is None else threads
+    if threads < 1:
+        raise NativeError(f"{_OP}: threads = {threads} is not allowed; at least 1, or None for as many as torch uses")
     _require_scorable(program, genes, images, labels, statistics, calibration)
     images, labels = images.contiguous(), labels.contiguous()
     batches = [batch.contiguous() for batch in calibration]
@@ -98,7 +101,7 @@ def supernet_eval(
         labels.data_ptr(),
         [(batch.data_ptr(), len(batch)) for batch in batches],
         int(statistics),
-        torch.get_num_threads() if threads is None else threads,
+        threads,
         level,
     )
     shapes = {"genes": genes.shape, "images": images.shape}
@@ -148,14 +151,15 @@ def _require_scorable(
     statistics: Statistics,
     calibration: Sequence[Tensor],
 ) -> None:
-    image = program.nodes[0]
-    shape = (None, image.channels, image.height, image.width)
+    shape = (None, *program.tables.nodes[0, 2:5].tolist())
     require_array(_OP, "genes", genes, np.int64, (None, program.decisions))
     require_tensor(_OP, "images", images, torch.float32, shape)
     require_tensor(_OP, "labels", labels, torch.int64, (len(images),))
     require_range(_OP, "labels", labels.numpy(), program.head.linear.weight.shape[0])
     for index, batch in enumerate(calibration):
         require_tensor(_OP, f"calibration[{index}]", batch, torch.float32, shape)
+        if not len(batch):
+            raise NativeError(f"{_OP}: calibration[{index}] is empty; leave it out")
     if bool(calibration) != (statistics is Statistics.RECALIBRATED):
         raise NativeError(
             f"{_OP}: calibration has {len(calibration)} batches with statistics {statistics.name}; "

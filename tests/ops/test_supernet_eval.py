@@ -1,0 +1,289 @@
+"""The native op against its PyTorch reference: built-in networks, random programs, every instruction set, bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_engine import native
+from nas_engine.errors import NativeError
+from nas_engine.evaluators.path_programs import path_programs
+from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
+from nas_engine.ops.supernet_eval import Statistics, levels, supernet_eval, supernet_eval_reference
+from nas_engine.ops.supernet_program import Head, Node, ProgramTables, SupernetProgram, Term, TermKind
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="needs the native module")
+LEVELS = levels()
+
+
+def with_random_norms(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Statistics and affine parameters as after some training, so that nothing cancels."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (layer.running_mean, -0.5, 0.5),
+                (layer.running_var, 0.5, 2.0),
+                (layer.weight.data, 0.5, 1.5),
+                (layer.bias.data, -0.5, 0.5),
+            ):
+                tensor.uniform_(low, high, generator=generator)
+    return network
+
+
+def cell_program(channels: int, cells: int, height: int, width: int, image_channels: int = 3) -> SupernetProgram:
+    torch.manual_seed(0)
+    network = with_random_norms(NASBench201Supernet(channels, cells, image_channels, 10))
+    return path_programs(network).program((), height, width)
+
+
+def images_and_labels(program: SupernetProgram, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    image, generator = program.nodes[0], torch.Generator().manual_seed(seed)
+    images = torch.randn(count, image.channels, image.height, image.width, generator=generator)
+    return images, torch.randint(len(program.head.linear.weight), (count,), generator=generator)
+
+
+def random_genes(count: int, decisions: int = 6, choices: int = 5) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, choices, (count, decisions))
+
+
+def assert_equal_scores(got, wanted):
+    """Logits within 1e-4 of the largest logit; counts equal where no two logits are that close."""
+    scale = wanted.logits.abs().amax(dim=(1, 2), keepdim=True)
+    assert torch.all((got.logits - wanted.logits).abs() <= 1e-4 * scale)
+    torch.testing.assert_close(got.loss, wanted.loss, rtol=1e-4, atol=1e-4)
+    best = wanted.logits.topk(2, dim=2).values
+    ties = ((best[..., 0] - best[..., 1]) <= 2e-4 * scale[..., 0]).sum(1)
+    assert torch.all((got.correct - wanted.correct).abs() <= ties)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("statistics", list(Statistics))
+@pytest.mark.parametrize(
+    ("channels", "cells", "height", "width", "count"),
+    [(16, 1, 8, 8, 13), (6, 1, 9, 7, 3), (4, 2, 6, 10, 1), (8, 1, 8, 8, 25), (20, 1, 5, 4, 2), (33, 1, 16, 3, 2)],
+)
+def test_equals_the_reference(level, statistics, channels, cells, height, width, count):
+    program = cell_program(channels, cells, height, width)
+    images, labels = images_and_labels(program, count)
+    calibration = [images_and_labels(program, size, size)[0] for size in (7, 7)]
+    batches = calibration if statistics is Statistics.RECALIBRATED else ()
+    genes = random_genes(12)
+    if statistics is Statistics.BATCH and count == 1:
+        pytest.skip("statistics of single values are an error, tested elsewhere")
+    got = supernet_eval(program, genes, images, labels, statistics, batches, want_logits=True, level=level)
+    assert_equal_scores(got, supernet_eval_reference(program, genes, images, labels, statistics, batches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+def test_all_architectures_of_nasbench201(level):
+    program = cell_program(4, 1, 6, 5)
+    images, labels = images_and_labels(program, 3)
+    genes = np.array(list(itertools.product(range(5), repeat=6)))
+    chosen = genes if level == LEVELS[-1] else np.ascontiguousarray(genes[:: len(genes) // 500])
+    got = supernet_eval(program, chosen, images, labels, want_logits=True, level=level)
+    assert_equal_scores(got, supernet_eval_reference(program, chosen, images, labels))
+
+
+class RandomProgram:
+    """Draws programs with every kind of term, stride, kernel, choice and activation."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+
+    def draw(self) -> SupernetProgram:
+        rng = self._rng
+        size = int(rng.integers(1, 12)), int(rng.integers(1, 12))
+        nodes = [Node(int(rng.integers(1, 5)), *size)]
+        for _ in range(int(rng.integers(1, 8))):
+            nodes.append(self._node(nodes))
+        if nodes[-1].optional:
+            nodes[-1] = dataclasses.replace(nodes[-1], optional=False)
+        norm = self._norm(nodes[-1].channels) if rng.random() < 0.5 else None
+        linear = nn.Linear(nodes[-1].channels + int(rng.integers(0, 3)), int(rng.integers(2, 8)))
+        return SupernetProgram(tuple(nodes), Head(len(nodes) - 1, linear, norm), 3)
+
+    def _node(self, nodes: list[Node]) -> Node:
+        rng = self._rng
+        first = int(rng.integers(len(nodes)))
+        stride = int(rng.choice([1, 1, 2, 3]))
+        height, width = -(-nodes[first].height // stride), -(-nodes[first].width // stride)
+        keeps = rng.random() < 0.5
+        channels = nodes[first].channels if keeps else int(rng.choice([1, 3, 8, 12, 17, 24, 40]))
+        same_size = [i for i, node in enumerate(nodes) if (node.height, node.width) == (height, width)]
+        sources = [(first, stride)] + [(int(rng.choice(same_size)), 1) for _ in range(2) if same_size]
+        terms = [self._term(nodes, source, step, channels) for source, step in sources]
+        return Node(channels, height, width, tuple(terms), bool(rng.random() < 0.3), bool(rng.random() < 0.5))
+
+    def _term(self, nodes: list[Node], source: int, stride: int, channels: int) -> Term:
+        rng = self._rng
+        before = nodes[source].channels
+        kinds = [TermKind.CONVOLUTION]
+        if before == channels:
+            kinds += [TermKind.DEPTHWISE, TermKind.AVERAGE_POOL] + [TermKind.IDENTITY] * (stride == 1)
+        kind = TermKind(int(rng.choice(kinds)))
+        choice = (int(rng.integers(3)), int(rng.integers(2))) if rng.random() < 0.6 else None
+        rectified = bool(rng.random() < 0.5)
+        if kind is TermKind.IDENTITY:
+            return Term(source, kind, 1, 1, rectified, choice=choice)
+        if kind is TermKind.AVERAGE_POOL:
+            return Term(source, kind, int(rng.integers(1, 5)), stride, rectified, choice=choice)
+        kernel = int(rng.choice([1, 3, 5, 7]))
+        largest = kernel + 2 * int(rng.integers(2))
+        depthwise = kind is TermKind.DEPTHWISE
+        outputs, inputs = channels + int(rng.integers(3)), before + int(rng.integers(3))
+        if depthwise:
+            outputs, inputs = (max(outputs, before),) * 2
+        groups = inputs if depthwise else 1
+        convolution = nn.Conv2d(inputs, outputs, largest, groups=groups, bias=False)
+        if rng.random() < 0.5:
+            convolution = convolution.to(memory_format=torch.channels_last)
+        norm = self._norm(channels) if rng.random() < 0.7 else None
+        return Term(source, kind, kernel, stride, rectified, convolution, norm, choice)
+
+    def _norm(self, channels: int) -> nn.BatchNorm2d:
+        return with_random_norms(nn.BatchNorm2d(channels + int(self._rng.integers(2))), int(self._rng.integers(99)))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_programs_equal_the_reference(seed):
+    program = RandomProgram(seed).draw()
+    images, labels = images_and_labels(program, 1 + seed % 14)
+    genes = random_genes(4, 3, 2)
+    calibration = [images_and_labels(program, 8, 1)[0]]
+    for level in LEVELS:
+        for statistics in (Statistics.RUNNING, Statistics.RECALIBRATED):
+            batches = calibration if statistics is Statistics.RECALIBRATED else ()
+            got = supernet_eval(program, genes, images, labels, statistics, batches, want_logits=True, level=level)
+            wanted = supernet_eval_reference(program, genes, images, labels, statistics, batches)
+            assert_equal_scores(got, wanted)
+
+
+@pytest.mark.parametrize("statistics", list(Statistics))
+def test_threads_change_nothing(statistics):
+    program = cell_program(8, 1, 10, 10)
+    images, labels = images_and_labels(program, 30)
+    batches = [images] if statistics is Statistics.RECALIBRATED else ()
+    one, three = (
+        supernet_eval(program, random_genes(6), images, labels, statistics, batches, want_logits=True, threads=threads)
+        for threads in (1, 3)
+    )
+    assert torch.equal(one.logits, three.logits)
+    assert torch.equal(one.loss, three.loss)
+
+
+def test_images_need_not_be_contiguous():
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 8)
+    expected = supernet_eval(program, random_genes(5), images[::2], labels[::2])
+    strided = images.to(memory_format=torch.channels_last)[::2]
+    got = supernet_eval(program, random_genes(5), strided, labels[::2])
+    assert torch.equal(got.loss, expected.loss)
+
+
+def test_nothing_to_score():
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 0)
+    scores = supernet_eval(program, random_genes(3), images, labels)
+    assert scores.loss.isnan().all()
+    assert scores.correct.tolist() == [0, 0, 0]
+    images, labels = images_and_labels(program, 4)
+    assert len(supernet_eval(program, random_genes(0), images, labels).loss) == 0
+
+
+def test_logits_that_are_not_finite_give_nan():
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 4)
+    program.head.linear.weight.data[3, 0] = torch.nan
+    scores = supernet_eval(program, random_genes(3), images, labels)
+    assert scores.loss.isnan().all()
+    images[0, 0, 0, 0] = torch.inf
+    assert supernet_eval(cell_program(4, 1, 6, 6), random_genes(3), images, labels).loss.isnan().all()
+
+
+def test_weights_are_read_anew_at_each_call():
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 4)
+    before = supernet_eval(program, random_genes(3), images, labels)
+    with torch.no_grad():
+        program.tables.convolutions[0].weight.mul_(2.0)
+    after = supernet_eval(program, random_genes(3), images, labels)
+    assert not torch.equal(before.loss, after.loss)
+    torch.testing.assert_close(
+        after.loss, supernet_eval_reference(program, random_genes(3), images, labels).loss, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"genes": [[0] * 6]}, "genes must be a numpy array"),
+        ({"genes": np.zeros((2, 6), dtype=np.int32)}, "genes must have dtype int64"),
+        ({"genes": np.zeros((2, 5), dtype=np.int64)}, "genes must have shape"),
+        ({"images": np.zeros((4, 3, 6, 6), dtype=np.float32)}, "images must be a dense CPU tensor"),
+        ({"images": torch.zeros(4, 3, 6, 6, dtype=torch.float64)}, "images must have dtype"),
+        ({"images": torch.zeros(4, 3, 6, 7)}, "images must have shape"),
+        ({"images": torch.zeros(4, 3, 6, 6, device="meta")}, "images must be a dense CPU tensor"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels must have shape"),
+        ({"labels": torch.full((4,), 10)}, "labels.0. = 10 is outside 0..9"),
+        ({"labels": torch.full((4,), -1)}, "labels.0. = -1"),
+        ({"level": "mmx"}, "level mmx is not available"),
+        ({"threads": 0}, "threads"),
+        ({"statistics": Statistics.RECALIBRATED}, "calibration has 0 batches"),
+        ({"calibration": [torch.zeros(4, 3, 6, 6)]}, "calibration has 1 batches"),
+        (
+            {"statistics": Statistics.RECALIBRATED, "calibration": [torch.zeros(4, 1, 6, 6)]},
+            "calibration.0. must have shape",
+        ),
+        (
+            {"statistics": Statistics.RECALIBRATED, "calibration": [torch.zeros(0, 3, 6, 6)]},
+            "calibration.0. is empty",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 4)
+    arguments = {"program": program, "genes": random_genes(2), "images": images, "labels": labels}
+    with pytest.raises(NativeError, match=message):
+        supernet_eval(**{**arguments, **change})
+
+
+def test_statistics_of_single_values_are_an_error():
+    program = cell_program(4, 1, 1, 1)
+    images, labels = images_and_labels(program, 1)
+    with pytest.raises(NativeError, match="more than one value a channel"):
+        supernet_eval(program, random_genes(2), images, labels, Statistics.BATCH)
+
+
+def test_weights_that_do_not_fit_are_named():
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 4)
+    program.tables.norms[0].double()
+    with pytest.raises(NativeError, match="norm 0 weight must have dtype"):
+        supernet_eval(program, random_genes(2), images, labels)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_table_can_crash_the_process(seed):
+    rng = np.random.default_rng(seed)
+    program = RandomProgram(seed).draw()
+    images, labels = images_and_labels(program, 3)
+    for _ in range(30):
+        nodes, terms = program.tables.nodes.copy(), program.tables.terms.copy()
+        table = nodes if rng.random() < 0.5 or not len(terms) else terms
+        row, column = rng.integers(len(table)), rng.integers(table.shape[1])
+        table[row, column] = rng.choice([-(2**63), -2, -1, 0, 1, 2, 7, 1 << 20, 2**63 - 1])
+        tables = ProgramTables(nodes, terms, program.tables.convolutions, program.tables.norms)
+        broken = SupernetProgram(program.nodes, program.head, program.decisions)
+        object.__setattr__(broken, "tables", tables)
+        with contextlib.suppress(NativeError):
+            supernet_eval(broken, random_genes(2, 3, 2), images, labels)
