@@ -75,6 +75,16 @@ def rate_rows(case: str, seconds: Mapping[str, Sequence[float]], count: int, uni
     return rows
 
 
+def report_goals(rows: Sequence[Row]) -> None:
+    """Print what was aimed at beside what was measured; rows whose metric ends in ``(goal X)`` say so."""
+    for row in rows:
+        name, found, goal = row["metric"].partition(" (goal ")
+        if found:
+            aim = float(goal.rstrip(")"))
+            verdict = "reached" if row["value"] >= aim else "short"
+            print(f"{row['case']}: {row['variant']}: {name} {row['value']:.3g}, goal {aim:g}: {verdict}")
+
+
 def write_rows(rows: Sequence[Row], out: Path | None) -> None:
     """Print `rows` as a table and, where `out` is given, write ``{"machine": ..., "rows": [...]}`` to it."""
     widths = [max(len(str(row[key])) for row in rows) for key in ("case", "variant", "metric")]

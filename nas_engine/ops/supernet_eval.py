@@ -105,10 +105,20 @@ def supernet_eval(
         level,
     )
     shapes = {"genes": genes.shape, "images": images.shape}
-    described = call_native(_OP, _describe, module, program, shapes=shapes)
+    described = _described(module, program)
     addresses = (loss.data_ptr(), correct.data_ptr(), 0 if logits is None else logits.data_ptr())
     call_native(_OP, module.supernet_eval, described, request, *addresses, shapes=shapes)
     return PathScores(loss, correct, logits)
+
+
+def _described(module: ModuleType, program: SupernetProgram) -> Any:
+    places = program.places()
+    if places not in program.described:
+        _require_weights(program)
+        shapes = {"nodes": program.tables.nodes.shape, "terms": program.tables.terms.shape}
+        program.described.clear()
+        program.described[places] = call_native(_OP, _describe, module, program, shapes=shapes)
+    return program.described[places]
 
 
 def _describe(module: ModuleType, program: SupernetProgram) -> Any:
@@ -165,7 +175,6 @@ def _require_scorable(
             f"{_OP}: calibration has {len(calibration)} batches with statistics {statistics.name}; "
             "RECALIBRATED needs at least one, the others none"
         )
-    _require_weights(program)
 
 
 def _require_weights(program: SupernetProgram) -> None:

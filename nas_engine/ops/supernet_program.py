@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
@@ -86,12 +86,16 @@ class SupernetProgram:
         nodes: feature maps; node 0 is the image and has no terms.
         head: turns the last feature map into logits.
         decisions: number of genes.
+        tables: the same as native code takes it.
+        described: what native code was told last, by where the weights were then; they are checked only when they
+            have moved.
     """
 
     nodes: tuple[Node, ...]
     head: Head
     decisions: int
     tables: ProgramTables = field(init=False, repr=False)
+    described: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Collect the numbers that do not change when the weights do."""
@@ -101,6 +105,15 @@ class SupernetProgram:
     def norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """All BatchNorm layers, in the order in which terms use them; the head's is the last."""
         return self.tables.norms
+
+    def places(self) -> Hashable:
+        """Changes whenever one of the tensors moves, or changes its dtype or shape; not when its numbers change."""
+        norms = self.tables.norms
+        tensors = [convolution.weight for convolution in self.tables.convolutions]
+        tensors += [tensor for norm in norms for tensor in (norm.weight, norm.bias)]
+        tensors += [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
+        tensors += [self.head.linear.weight, self.head.linear.bias]
+        return tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors), tuple(n.eps for n in norms)
 
     def tensors(self) -> Iterable[tuple[str, Tensor | None, tuple[int | None, ...]]]:
         """(name, tensor, shape it must have) of everything whose address native code gets."""

@@ -146,7 +146,9 @@ class NetworkFaultContract:
         assert [type(outcome) is Failure for outcome in outcomes] == [one == broken for one in architectures]
         assert [(failure.kind, bool(failure.message)) for failure in failures] == [(kind, True)]
         sound = _prepared(make_evaluator(space)).evaluate([architectures[0], architectures[-1]])
-        assert measured([outcomes[0], outcomes[-1]]) == measured(sound)
+        # Not equal: a wrapped network may be computed another way than the known one inside.
+        for got, wanted in zip(measured([outcomes[0], outcomes[-1]]), measured(sound), strict=True):
+            assert got == pytest.approx(wanted, rel=1e-4)
 
     def test_keyboard_interrupt_passes(
         self, space: SearchSpace, make_evaluator: MakeEvaluator, architectures: list[Architecture]

@@ -1,0 +1,237 @@
+"""How fast paths of a supernet are scored, native against every way in PyTorch: python supernet_eval.py [--quick].
+
+All variants score the same paths on the same images with running BatchNorm statistics, in turn, in one process. The
+machine's own ceilings (GEMM, copy) are measured between them. Counted FLOPs are two for each multiply-accumulate of
+the direct algorithm, so a fast algorithm may exceed the GEMM ceiling.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from record import Row, arguments, interleaved_seconds, rate_rows, report_goals, write_rows
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_engine.costs.analytic import AnalyticCost
+from nas_engine.evaluators.path_scoring import PathScorer
+from nas_engine.nn.nasbench201 import EDGES, OPERATIONS, edge_name, live_edges
+from nas_engine.nn.nasbench201_supernet import NASBench201Supernet, SharedCell
+from nas_engine.nn.supernet import Supernet
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.spaces.mobilenet import MobileNetSpace
+from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
+from nas_engine.types import Architecture, ImageShape
+
+Genes = tuple[int, ...]
+NATIVE, EAGER = "native", "eager NCHW"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A space at one size."""
+
+    name: str
+    space: SearchSpace
+    speedup_goal: float  # against eager NCHW
+
+
+def cases() -> list[Case]:
+    """The sizes of the published networks, of a small search, and of the smallest one that is useful."""
+
+    def cells(channels: int, count: int, side: int) -> SearchSpace:
+        return NASBench201Space(ImageShape(3, side, side, 10), NASBench201Options(channels=channels, cells=count))
+
+    return [
+        Case("nasbench201 C16 N5 32x32", cells(16, 5, 32), 4.5),
+        Case("nasbench201 C16 N1 32x32", cells(16, 1, 32), 4.5),
+        Case("nasbench201 C8 N1 8x8", cells(8, 1, 8), 10.0),
+        Case("mobilenet 32x32", MobileNetSpace(ImageShape(3, 32, 32, 10)), 4.5),
+    ]
+
+
+def eager(supernet: Supernet, paths: Sequence[Genes], images: Tensor, labels: Tensor) -> list[float]:
+    """Loss of each path, one forward pass after the other."""
+    with torch.inference_mode():
+        return [float(functional.cross_entropy(supernet(images, genes), labels)) for genes in paths]
+
+
+def autocast(supernet: Supernet, paths: Sequence[Genes], images: Tensor, labels: Tensor) -> list[float]:
+    """The same in bfloat16 where PyTorch thinks it fit."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return eager(supernet, paths, images, labels)
+
+
+def batched(supernet: NASBench201Supernet, paths: Sequence[Genes], images: Tensor, labels: Tensor) -> list[float]:
+    """All paths at once: each operation of each edge runs on the images of all paths that chose it.
+
+    Weights are shared, so batching over the batch dimension does what grouped convolutions or vmap would, and better.
+    """
+    with torch.inference_mode():
+        features = supernet.stem(images).repeat(len(paths), 1, 1, 1)
+        for layer in supernet.body:
+            features = _batched_cell(layer, paths, features) if isinstance(layer, SharedCell) else layer(features)
+        logits = supernet.head(features).reshape(len(paths), len(images), -1)
+        return [float(functional.cross_entropy(one, labels)) for one in logits]
+
+
+def _batched_cell(cell: SharedCell, paths: Sequence[Genes], inputs: Tensor) -> Tensor:
+    count = len(inputs) // len(paths)
+    nodes = [inputs] + [torch.zeros_like(inputs) for _ in range(3)]
+    for edge, (source, target) in enumerate(EDGES):
+        for choice, name in enumerate(OPERATIONS[1:], start=1):
+            chosen = [i for i, genes in enumerate(paths) if genes[edge] == choice and _is_live(genes, edge)]
+            if chosen:
+                rows = torch.cat([torch.arange(i * count, (i + 1) * count) for i in chosen])
+                operation: Any = cell.edges[edge_name(EDGES[edge])]
+                nodes[target].index_add_(0, rows, operation[name](nodes[source][rows]))
+    return nodes[3]
+
+
+def _is_live(genes: Genes, edge: int) -> bool:
+    return EDGES[edge] in live_edges([OPERATIONS[gene] for gene in genes])
+
+
+def variants_of(
+    case: Case, paths: Sequence[Genes], images: Tensor, labels: Tensor, with_bf16: bool = False
+) -> dict[str, Callable[[], list[float]]]:
+    """All ways of scoring `paths`; each call returns their losses."""
+    torch.manual_seed(_SEED)
+    supernet = case.space.supernet().eval()
+    last = case.space.supernet().eval()
+    last.load_state_dict(supernet.state_dict())
+    last = last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images_last = images.contiguous(memory_format=torch.channels_last)
+    scorer = PathScorer(supernet, torch.device("cpu"))
+    if scorer.fallback:
+        raise SystemExit(f"nothing native to measure: {scorer.fallback}")
+    variants: dict[str, Callable[[], list[float]]] = {
+        NATIVE: lambda: scorer(paths, images, labels, ())[0].tolist(),
+        EAGER: lambda: eager(supernet, paths, images, labels),
+        "eager channels_last": lambda: eager(last, paths, images_last, labels),
+    }
+    if with_bf16:
+        variants["channels_last, bf16 autocast"] = lambda: autocast(last, paths, images_last, labels)
+    if isinstance(last, NASBench201Supernet):
+        variants["paths batched by operation"] = lambda: batched(last, paths, images_last, labels)
+    return variants
+
+
+def measure(case: Case, batch: int, path_count: int, repeats: int, with_bf16: bool) -> list[Row]:
+    """Rates of all variants, their FLOP/s, and the speedups of the native one."""
+    rng = np.random.default_rng(_SEED)
+    architectures = [case.space.sample(rng) for _ in range(path_count)]
+    shape = case.space.shape
+    images = torch.randn(batch, shape.channels, shape.height, shape.width)
+    labels = torch.randint(shape.classes, (batch,))
+    variants = variants_of(case, [architecture.genes for architecture in architectures], images, labels, with_bf16)
+    require_equal(variants)
+    seconds = interleaved_seconds(variants, repeats)
+    name = f"{case.name}, {path_count} paths, batch {batch}"
+    rows = rate_rows(name, seconds, path_count * batch, "paths x images/s")
+    flops = 2 * batch * macs(case.space, architectures)
+    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    rows += [
+        _row(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
+    ]
+    others = {variant: median for variant, median in medians.items() if variant != NATIVE}
+    best = min(others, key=others.__getitem__)
+    for variant, goal in ((EAGER, case.speedup_goal), (best, 2.2)):
+        metric = f"speedup over {variant} (goal {goal:g})"
+        rows.append(_row(name, NATIVE, metric, others[variant] / medians[NATIVE], "x"))
+    return rows
+
+
+def macs(space: SearchSpace, architectures: Sequence[Architecture]) -> float:
+    """Exact multiply-accumulates of all `architectures` for one image."""
+    model = AnalyticCost(space)
+    return float(model.estimate(architectures)[:, model.names.index("macs")].sum())
+
+
+def require_equal(variants: dict[str, Callable[[], list[float]]]) -> None:
+    """Stop where two ways disagree: a comparison of speed needs one answer. bfloat16 may differ by its precision."""
+    expected = np.array(variants[EAGER]())
+    for variant, run in variants.items():
+        tolerance = 0.05 if "bf16" in variant else 1e-4
+        if not np.allclose(run(), expected, rtol=tolerance, atol=tolerance):
+            raise SystemExit(f"{variant} gives other losses than {EAGER}")
+
+
+def ceilings(repeats: int) -> list[Row]:
+    """What the machine can do at most: matrix products and copies that do not fit its caches."""
+    size = 1024
+    products = {dtype: torch.randn(size, size).to(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    source = torch.zeros(1 << 26)
+    target = torch.empty_like(source)
+    seconds = interleaved_seconds(
+        {
+            "fp32": lambda: products[torch.float32] @ products[torch.float32],
+            "bf16": lambda: products[torch.bfloat16] @ products[torch.bfloat16],
+            "copy": lambda: target.copy_(source),
+        },
+        repeats,
+    )
+    best = {name: min(times) for name, times in seconds.items()}
+    return [
+        _row("this machine", "GEMM 1024, fp32", "peak", 2 * size**3 / best["fp32"] / 1e9, "GFLOP/s"),
+        _row("this machine", "GEMM 1024, bf16", "peak", 2 * size**3 / best["bf16"] / 1e9, "GFLOP/s"),
+        _row("this machine", "copy of 256 MiB", "bandwidth", 2 * 4 * len(source) / best["copy"] / 1e9, "GB/s"),
+    ]
+
+
+def compiled(case: Case, batch: int, repeats: int) -> list[Row]:
+    """One path through torch.compile, which compiles every path anew: its speed, and what that costs."""
+    rng = np.random.default_rng(_SEED)
+    genes = case.space.sample(rng).genes
+    shape = case.space.shape
+    images = torch.randn(batch, shape.channels, shape.height, shape.width)
+    labels = torch.randint(shape.classes, (batch,))
+    variants = variants_of(case, [genes], images, labels)
+    torch.manual_seed(_SEED)
+    supernet = case.space.supernet().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images_last = images.contiguous(memory_format=torch.channels_last)
+    path: nn.Module = torch.compile(supernet)  # type: ignore[assignment]
+    seconds = interleaved_seconds(
+        {
+            NATIVE: variants[NATIVE],
+            EAGER: variants[EAGER],
+            "torch.compile, channels_last": lambda: eager(path, [genes], images_last, labels),  # type: ignore[arg-type]
+        },
+        repeats,
+    )
+    return rate_rows(f"{case.name}, 1 path, batch {batch}", seconds, batch, "paths x images/s")
+
+
+def _row(case: str, variant: str, metric: str, value: float, unit: str) -> Row:
+    return {"case": case, "variant": variant, "metric": metric, "value": value, "unit": unit}
+
+
+def main() -> None:
+    """Measure all cases and print goals beside what was reached."""
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--paths", type=int, default=64, help="paths a call (default: 64)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds (default: 3)")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes a minute")
+    options = parser.parse_args()
+    paths, repeats, batches = (4, 1, [16]) if options.quick else (options.paths, options.repeats, [64, 256])
+    rows = ceilings(repeats + 4)
+    peaks = {row["variant"]: row["value"] for row in rows}
+    # Without instructions for it PyTorch emulates bf16, and a run takes hours.
+    with_bf16 = peaks["GEMM 1024, bf16"] > peaks["GEMM 1024, fp32"] / 4
+    for case in cases():
+        for batch in batches:
+            rows += measure(case, batch, paths, repeats, with_bf16)
+    if not (options.quick or options.no_compile):
+        rows += compiled(cases()[1], 64, repeats)
+    write_rows(rows, options.out)
+    report_goals(rows)
+
+
+if __name__ == "__main__":
+    main()
