@@ -35,7 +35,16 @@ def diagnose() -> Iterator[tuple[str, str]]:
     yield "cuda device", torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use"
     for name, finding in native.capabilities().items():
         yield f"native: {name}", str(finding)
+    yield "supernet paths", _path_scoring()
     yield "NAS_ENGINE_DATA", os.environ.get("NAS_ENGINE_DATA") or "not set (only the table benchmarks need it)"
+
+
+def _path_scoring() -> str:
+    from nas_engine.ops.supernet_eval import levels
+
+    if not levels():
+        return "scored by PyTorch, path by path: there is no native module"
+    return f"scored natively ({levels()[-1]}) for nasbench201 and mobilenet on the CPU; else by PyTorch"
 
 
 def _version(package: str) -> str:

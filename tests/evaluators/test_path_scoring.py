@@ -1,0 +1,80 @@
+"""The evaluator's fast way of scoring paths gives what PyTorch gives, and says so where it cannot be used."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_engine import native
+from nas_engine.evaluators.path_scoring import PathScorer, score_paths
+from nas_engine.spaces.mobilenet import MobileNetOptions, MobileNetSpace
+from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
+from nas_engine.testing.block_space import BlockSpace
+from nas_engine.types import ImageShape
+
+CPU = torch.device("cpu")
+SHAPE = ImageShape(3, 12, 10, 5)
+SPACES = {
+    "nasbench201": lambda: NASBench201Space(SHAPE, NASBench201Options(channels=6, cells=2)),
+    "mobilenet": lambda: MobileNetSpace(SHAPE, MobileNetOptions()),
+}
+needs_native = pytest.mark.skipif(not native.available(), reason=native.problem())
+
+
+def trained_a_little(supernet: nn.Module, images: torch.Tensor, labels: torch.Tensor, paths: list[tuple[int, ...]]):
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05)
+    for genes in paths:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(supernet.train()(images, genes), labels).backward()
+        optimizer.step()
+    return supernet.eval()
+
+
+@needs_native
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_native_scores_are_those_of_pytorch(name, memory_format):
+    torch.manual_seed(0)
+    space, rng = SPACES[name](), np.random.default_rng(1)
+    images = torch.randn(37, SHAPE.channels, SHAPE.height, SHAPE.width)
+    labels = torch.randint(SHAPE.classes, (37,))
+    paths = [space.sample(rng).genes for _ in range(12)]
+    supernet = space.supernet().to(memory_format=memory_format)
+    scorer = PathScorer(supernet, CPU)
+    assert scorer.fallback == ""
+    calibration = list(torch.randn(2, 16, SHAPE.channels, SHAPE.height, SHAPE.width))
+    for _ in range(2):  # the second time with other weights
+        trained_a_little(supernet, images, labels, paths[:6])
+        for batches in ((), calibration):
+            loss, correct = scorer(paths, images, labels, batches)
+            expected_loss, expected_correct = score_paths(supernet, paths, images, labels, batches)
+            torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=1e-5)
+            assert torch.equal(correct, expected_correct)
+
+
+def test_other_supernets_go_through_pytorch_and_the_log_says_so(caplog):
+    space = BlockSpace(SHAPE)
+    supernet = space.supernet()
+    with caplog.at_level(logging.INFO):
+        scorer = PathScorer(supernet, CPU)
+    assert "does not know" in scorer.fallback
+    assert scorer.fallback in caplog.text
+    images = torch.randn(5, SHAPE.channels, SHAPE.height, SHAPE.width)
+    labels = torch.randint(SHAPE.classes, (5,))
+    paths = [space.sample(np.random.default_rng(0)).genes]
+    assert torch.equal(scorer(paths, images, labels, ())[0], score_paths(supernet, paths, images, labels, ())[0])
+
+
+def test_subclasses_are_not_mistaken_for_what_they_derive_from():
+    supernet = SPACES["nasbench201"]().supernet()
+    supernet.__class__ = type("Changed", (type(supernet),), {})
+    assert "Changed" in PathScorer(supernet, CPU).fallback
+
+
+def test_without_the_native_module_pytorch_scores(monkeypatch):
+    monkeypatch.setattr(native, "module", lambda: None)
+    assert "no native module" in PathScorer(SPACES["nasbench201"]().supernet(), CPU).fallback
