@@ -75,6 +75,19 @@ def rate_rows(case: str, seconds: Mapping[str, Sequence[float]], count: int, uni
     return rows
 
 
+def median_of(rows: Sequence[Row], case: str, variant: str) -> float:
+    """The median that `rate_rows` wrote."""
+    [value] = [r["value"] for r in rows if (r["case"], r["variant"], r["metric"]) == (case, variant, "median")]
+    return value
+
+
+def report_goal(label: str, value: float, goal: float, unit: str, *, at_most: bool = False) -> None:
+    """Print a measured value beside its goal, a lower bound unless `at_most`."""
+    reached = value <= goal if at_most else value >= goal
+    bound = "at most" if at_most else "at least"
+    print(f"goal {'reached' if reached else 'MISSED'}: {label}: {value:,.6g} {unit}, {bound} {goal:,.6g}")
+
+
 def write_rows(rows: Sequence[Row], out: Path | None) -> None:
     """Print `rows` as a table and, where `out` is given, write ``{"machine": ..., "rows": [...]}`` to it."""
     widths = [max(len(str(row[key])) for row in rows) for key in ("case", "variant", "metric")]
