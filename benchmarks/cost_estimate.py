@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import thop
 import torch
 from fvcore.nn import FlopCountAnalysis
-from record import arguments, interleaved_seconds, rate_rows, write_rows
+from ptflops import get_model_complexity_info
+from record import Row, arguments, interleaved_seconds, median_of, rate_rows, report_goal, write_rows
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_engine import native
@@ -36,6 +38,28 @@ def fvcore_macs(architecture: Architecture) -> float:
     image = torch.zeros(1, SHAPE.channels, SHAPE.height, SHAPE.width)
     by_operator = FlopCountAnalysis(SPACE.build(architecture).eval(), image).by_operator()
     return float(by_operator["conv"] + by_operator["linear"])
+
+
+def thop_macs(architecture: Architecture) -> float:
+    """MACs of convolutions and linear layers by thop, told to leave out what it has rules for beside them."""
+
+    def nothing(*hook: object) -> None:
+        del hook
+
+    left_out = (torch.nn.BatchNorm2d, torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d)
+    image = torch.zeros(1, SHAPE.channels, SHAPE.height, SHAPE.width)
+    rules = dict.fromkeys(left_out, nothing)
+    macs, _ = thop.profile(SPACE.build(architecture), (image,), custom_ops=rules, verbose=False)
+    return float(macs)
+
+
+def ptflops_macs(architecture: Architecture) -> float:
+    """MACs by ptflops at the level of PyTorch's operators, less the biases, each of which it counts as one."""
+    image = (SHAPE.channels, SHAPE.height, SHAPE.width)
+    macs, _ = get_model_complexity_info(
+        SPACE.build(architecture), image, print_per_layer_stat=False, as_strings=False, backend="aten"
+    )
+    return float(macs) - SHAPE.classes  # the classifier is the only layer with a bias
 
 
 def count_each(architectures: Sequence[Architecture], counter: Counter) -> list[float]:
@@ -66,8 +90,17 @@ def require_equal(genes: npt.NDArray[np.int64], macs: dict[str, list[float]]) ->
             raise SystemExit(f"{counter} counts other MACs than the table: {counted} against {expected}")
 
 
+def report_goals(rows: Sequence[Row], all_cells: str, few_cells: str, counters: Sequence[str], cells: int) -> None:
+    """Print what the native estimate was meant to reach beside what it reached."""
+    rate = median_of(rows, all_cells, "native")
+    report_goal("one architecture", 1e6 / rate, 1, "us", at_most=True)
+    report_goal(all_cells, 1e3 * cells / rate, 10, "ms", at_most=True)
+    for counter in counters:
+        report_goal(f"against {counter}", rate / median_of(rows, few_cells, counter), 10_000, "times as fast")
+
+
 def main() -> None:
-    """Time all four ways, in turn."""
+    """Time all ways, in turn: the table's two on all cells, the counters on a few."""
     options = arguments(__doc__ or "").parse_args()
     logging.getLogger("fvcore").setLevel(logging.ERROR)  # it warns about each operator that has no MACs
     warnings.filterwarnings("ignore", module="torch.jit")  # fvcore traces with an interface that torch has deprecated
@@ -78,19 +111,26 @@ def main() -> None:
     }
     if native.available():
         variants["native"] = lambda: cost_estimate(genes, **table)  # type: ignore[arg-type]
-    rows = rate_rows(
-        f"all {len(genes)} cells", interleaved_seconds(variants, 5 if options.quick else 50), len(genes), "1/s"
-    )
+    all_cells = f"all {len(genes)} cells"
+    rows = rate_rows(all_cells, interleaved_seconds(variants, 5 if options.quick else 50), len(genes), "1/s")
 
     rng = np.random.default_rng(0)
     chosen = genes[rng.choice(len(genes), 4 if options.quick else 16, replace=False)]
     architectures = [Architecture(SPACE.name, tuple(row)) for row in chosen.tolist()]
-    counters: dict[str, Counter] = {"torch FlopCounterMode": flop_counter_macs, "fvcore": fvcore_macs}
+    counters: dict[str, Counter] = {
+        "torch FlopCounterMode": flop_counter_macs,
+        "fvcore": fvcore_macs,
+        "thop": thop_macs,
+        "ptflops": ptflops_macs,
+    }
     require_equal(chosen, {name: count_each(architectures, counter) for name, counter in counters.items()})
     slow = {name: lambda counter=counter: count_each(architectures, counter) for name, counter in counters.items()}
     seconds = interleaved_seconds(slow, 2 if options.quick else 3)
-    rows += rate_rows(f"{len(architectures)} random cells", seconds, len(architectures), "1/s")
+    few_cells = f"{len(architectures)} random cells"
+    rows += rate_rows(few_cells, seconds, len(architectures), "1/s")
     write_rows(rows, options.out)
+    if native.available():
+        report_goals(rows, all_cells, few_cells, list(counters), len(genes))
 
 
 if __name__ == "__main__":

@@ -75,14 +75,17 @@ def rate_rows(case: str, seconds: Mapping[str, Sequence[float]], count: int, uni
     return rows
 
 
-def report_goals(rows: Sequence[Row]) -> None:
-    """Print what was aimed at beside what was measured; rows whose metric ends in ``(goal X)`` say so."""
-    for row in rows:
-        name, found, goal = row["metric"].partition(" (goal ")
-        if found:
-            aim = float(goal.rstrip(")"))
-            verdict = "reached" if row["value"] >= aim else "short"
-            print(f"{row['case']}: {row['variant']}: {name} {row['value']:.3g}, goal {aim:g}: {verdict}")
+def median_of(rows: Sequence[Row], case: str, variant: str) -> float:
+    """The median that `rate_rows` wrote."""
+    [value] = [r["value"] for r in rows if (r["case"], r["variant"], r["metric"]) == (case, variant, "median")]
+    return value
+
+
+def report_goal(label: str, value: float, goal: float, unit: str, *, at_most: bool = False) -> None:
+    """Print a measured value beside its goal, a lower bound unless `at_most`."""
+    reached = value <= goal if at_most else value >= goal
+    bound = "at most" if at_most else "at least"
+    print(f"goal {'reached' if reached else 'MISSED'}: {label}: {value:,.6g} {unit}, {bound} {goal:,.6g}")
 
 
 def write_rows(rows: Sequence[Row], out: Path | None) -> None:

@@ -26,6 +26,7 @@ from nas_engine.types import Architecture, ImageShape
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
+ObjectArray = npt.NDArray[np.object_]
 StepResult = tuple[FloatArray, npt.NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]
 
 
@@ -76,6 +77,7 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._autoreset = Autoreset[mode.name]
+        self._keys = _KeyWriter(self.space)
         self._buffers = EnvBuffers.allocate(num_envs, self.space.diagram.transitions, self.space.diagram.choices)
 
     def reset(
@@ -93,7 +95,8 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
         super().reset(seed=seed if isinstance(seed, int) else None)
         which = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         env_reset(self._buffers, which)
-        return self._observations(), self._mask_info(which)
+        masks = self._buffers.masks & which[:, None]
+        return self._observations(), {"action_mask": masks.view(np.int8), "_action_mask": which.copy()}
 
     def step(self, actions: npt.NDArray[np.int64]) -> StepResult:
         """Take one choice in every environment.
@@ -106,7 +109,10 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
         buffers = self._buffers
         env_step(buffers, _as_int64(actions), self._autoreset)
         rewards = np.where(buffers.invalid, self.invalid_reward, 0.0)
-        infos = self._mask_info(np.ones(self.num_envs, dtype=np.bool_))
+        infos: dict[str, Any] = {
+            "action_mask": buffers.masks.view(np.int8).copy(),
+            "_action_mask": np.ones(self.num_envs, dtype=np.bool_),
+        }
         terminated = buffers.terminated.copy()
         if terminated.any():
             ended = self._end_infos(rewards)
@@ -120,10 +126,6 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
     def _observations(self) -> FloatArray:
         return self._buffers.observations.copy() if self.copy else self._buffers.observations
 
-    def _mask_info(self, which: BoolArray) -> dict[str, Any]:
-        masks = np.where(which[:, None], self._buffers.masks, False).astype(np.int8)
-        return {"action_mask": masks, "_action_mask": which.copy()}
-
     def _end_infos(self, rewards: npt.NDArray[np.float64]) -> dict[str, Any]:
         """What the episodes that just ended report; writes the rewards of complete architectures."""
         buffers = self._buffers
@@ -132,11 +134,11 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
         if buffers.invalid.any():
             infos.update(invalid_action=buffers.invalid.copy(), _invalid_action=buffers.invalid.copy())
         if complete.any():
-            genes = buffers.final_genes if self._autoreset is Autoreset.SAME_STEP else buffers.genes
-            architectures = [Architecture(self.space.name, tuple(row)) for row in genes[complete].tolist()]
+            genes = (buffers.final_genes if self._autoreset is Autoreset.SAME_STEP else buffers.genes)[complete]
+            architectures = [Architecture(self.space.name, row) for row in zip(*genes.T.tolist(), strict=True)]
             rewards[complete] = checked_rewards(self.objective, architectures, self.invalid_reward)
             keys = np.full(self.num_envs, None, dtype=object)
-            keys[complete] = [architecture.key for architecture in architectures]
+            keys[complete] = self._keys.write(genes)
             infos.update(architecture=keys, _architecture=complete)
         return infos
 
@@ -145,8 +147,8 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
         terminated = self._buffers.terminated
         closed = np.zeros(self._buffers.masks.shape, dtype=np.int8)
         observations = np.full(self.num_envs, None, dtype=object)
-        for env in np.flatnonzero(terminated):
-            observations[env] = self._buffers.final_observations[env].copy()
+        rows = self._buffers.final_observations[terminated]
+        observations[terminated] = np.fromiter(rows, dtype=object, count=len(rows))
         final = {"action_mask": closed, "_action_mask": terminated.copy(), **ended}
         return {
             "final_obs": observations,
@@ -154,6 +156,27 @@ class VectorArchitectureEnv(gym.vector.VectorEnv[FloatArray, npt.NDArray[np.int6
             "final_info": final,
             "_final_info": terminated.copy(),
         }
+
+
+class _KeyWriter:
+    """Writes `Architecture.key` for many rows of genes at once: one by one they cost most of a step."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space.name
+        self._one_digit = max(space.diagram.choices) <= 10
+        zeros, ones = (
+            np.array([Architecture(space.name, (gene,) * len(space.decisions)).key]).view(np.uint32) for gene in (0, 1)
+        )
+        self._zeros = zeros  # the code points of the key whose genes are all 0
+        self._digits = np.flatnonzero(zeros != ones)  # where its genes stand
+
+    def write(self, genes: npt.NDArray[np.int64]) -> ObjectArray:
+        """The keys, str [rows], of `genes` [rows, decisions]."""
+        if not self._one_digit:
+            return np.array([Architecture(self._space, tuple(row)).key for row in genes.tolist()], dtype=object)
+        text = np.repeat(self._zeros[None], len(genes), axis=0)
+        text[:, self._digits] += genes.astype(np.uint32)
+        return text.view(f"U{len(self._zeros)}")[:, 0].astype(object)
 
 
 def _as_int64(actions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

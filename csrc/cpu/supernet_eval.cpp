@@ -5,16 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <limits>
 #include <memory>
 #include <new>
 #include <stdexcept>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
+#include "parallel.h"
 #include "supernet/kernels.h"
 #include "supernet/plan.h"
 
@@ -44,30 +40,6 @@ class Buffer {
     std::unique_ptr<float, Free> memory_;
     size_t capacity_ = 0;
 };
-
-// body(index, thread) for 0..count-1, each thread a contiguous share. An exception of a thread is thrown here.
-template <typename Body>
-void parallel_for(int64_t count, int64_t threads, const Body& body) {
-    std::exception_ptr fault;
-    const auto guarded = [&](int64_t index, int64_t thread) {
-        try {
-            body(index, thread);
-        } catch (...) {
-#ifdef _OPENMP
-#pragma omp critical
-#endif
-            fault = std::current_exception();
-        }
-    };
-#ifdef _OPENMP
-    if (threads > 1 && count > 1) {
-#pragma omp parallel for schedule(static) num_threads(static_cast<int>(threads))
-        for (int64_t i = 0; i < count; ++i) guarded(i, omp_get_thread_num());
-    } else
-#endif
-        for (int64_t i = 0; i < count; ++i) guarded(i, 0);
-    if (fault) std::rethrow_exception(fault);
-}
 
 constexpr int64_t kGroupFloats = int64_t{1} << 18;  // of the activations of a group of images: 1 MiB
 

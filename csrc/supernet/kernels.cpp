@@ -9,8 +9,10 @@ namespace {
 
 std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable{kernels_baseline()};
-#ifdef NAS_ENGINE_X86
+#ifdef NAS_ENGINE_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(kernels_avx2());
+#endif
+#ifdef NAS_ENGINE_AVX512
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) usable.push_back(kernels_avx512());
 #endif
     return usable;

@@ -34,8 +34,10 @@ inline float* address_of(const PlanValue& value, const Arena& arena, int64_t slo
 }
 
 const Kernels* kernels_baseline();
-#ifdef NAS_ENGINE_X86
+#ifdef NAS_ENGINE_AVX2
 const Kernels* kernels_avx2();
+#endif
+#ifdef NAS_ENGINE_AVX512
 const Kernels* kernels_avx512();
 #endif
 

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from nas_engine import native
 from nas_engine.errors import ConfigError, NativeError
+from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 from nas_engine.types import Architecture
 
 IDS = ["nas_envs:NASBench201-v0", "nas_envs:MobileNet-v0"]
@@ -80,6 +81,27 @@ def test_equals_sync_vector_env(
             assert_same(again[0][0], again[1][0], f"reset {step}: observations")
             assert_same(again[0][1], again[1][1], f"reset {step}: infos")
     assert endings > 20
+
+
+@pytest.mark.parametrize("widths", [1, 10, 11])
+def test_keys_of_infos_are_those_of_the_architectures(widths: int) -> None:
+    """With 11 choices a gene may have two digits, with one the only architecture is all zeros."""
+    scored: list[Architecture] = []
+
+    def remember(architectures: Sequence[Architecture]) -> list[float]:
+        scored.extend(architectures)
+        return [0.0] * len(architectures)
+
+    space = BlockSpace(options=BlockSpaceOptions(blocks=3, widths=widths))
+    env = nas_envs.VectorArchitectureEnv(num_envs=widths + 1, space=space, objective=remember)
+    env.reset()
+    for first in range(3):
+        *_, infos = env.step((np.arange(widths + 1) + first) % widths)
+    expected = [(gene % widths, (gene + 1) % widths, (gene + 2) % widths) for gene in range(widths + 1)]
+    assert [architecture.genes for architecture in scored] == expected
+    assert infos["architecture"].tolist() == [architecture.key for architecture in scored]
+    assert all(type(key) is str for key in infos["architecture"])
+    assert all(type(gene) is int for architecture in scored for gene in architecture.genes)
 
 
 def test_the_objective_is_called_once_a_step_with_all_that_ended() -> None:

@@ -1,4 +1,4 @@
-"""Configures, builds and runs the C++ tests: python tests/native/run_ctest.py [--no-sanitize] [FOLDER]."""
+"""Configures, builds and runs the C++ tests: python tests/native/run_ctest.py [--sanitize WHAT] [FOLDER]."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 
-def run_ctest(folder: Path, *, sanitize: bool) -> None:
-    """Build the tests in `folder` and run them.
+def run_ctest(folder: Path, sanitizers: str) -> None:
+    """Build the tests in `folder` with `sanitizers` (may be empty) and run them.
 
     Raises:
         subprocess.CalledProcessError: a compile or a test failed; the output says which.
@@ -25,7 +25,8 @@ def run_ctest(folder: Path, *, sanitize: bool) -> None:
     switches = {
         "NAS_ENGINE_PYTHON": "OFF",
         "NAS_ENGINE_TESTS": "ON",
-        "NAS_ENGINE_SANITIZE": "ON" if sanitize else "OFF",
+        "NAS_ENGINE_SANITIZE": sanitizers,
+        "NAS_ENGINE_AVX512": "ON" if _has_avx512() else "OFF",  # long to compile, and here nothing would run it
     }
     defines = [f"-D{name}={value}" for name, value in {**switches, "CMAKE_MAKE_PROGRAM": ninja}.items()]
     for command in (
@@ -36,15 +37,25 @@ def run_ctest(folder: Path, *, sanitize: bool) -> None:
         subprocess.run(command, check=True)
 
 
+def _has_avx512() -> bool:
+    information = Path("/proc/cpuinfo")
+    return not information.exists() or "avx512vl" in information.read_text()
+
+
 def main() -> int:
     """Run the tests in a folder given or a temporary one; the exit status says whether all passed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-sanitize", action="store_true", help="without AddressSanitizer and UBSan")
+    parser.add_argument(
+        "--sanitize",
+        default="address,undefined",
+        metavar="WHAT",
+        help="address,undefined (default), thread, or '' for none",
+    )
     parser.add_argument("folder", nargs="?", type=Path, help="build folder to keep (default: a temporary one)")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            run_ctest(options.folder or Path(temporary), sanitize=not options.no_sanitize)
+            run_ctest(options.folder or Path(temporary), options.sanitize)
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     return 0

@@ -1,4 +1,4 @@
-"""The C++ tests pass under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The C++ tests pass under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ SCRIPT = Path(__file__).with_name("run_ctest.py")
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-def test_cpp_tests_pass_under_sanitizers(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_cpp_tests_pass_under_sanitizers(sanitizers: str, tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, "--sanitize", sanitizers, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "100% tests passed" in done.stdout
