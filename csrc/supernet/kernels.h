@@ -8,14 +8,6 @@
 
 namespace nas_engine {
 
-// The values of some images: value `i` of image `slot` starts at base + offset * slots + slot * size, so that every
-// value is an array over the images that are in work together.
-struct Arena {
-    float* base;
-    int64_t slots;
-    float* scratch;  // of this thread
-};
-
 struct Kernels {
     const char* level;
     KernelRules rules;
@@ -28,10 +20,6 @@ struct Kernels {
     void (*pooled)(const PlanValue& value, const Arena& arena, int64_t slot, const float* scale, const float* shift,
                    float* means);
 };
-
-inline float* address_of(const PlanValue& value, const Arena& arena, int64_t slot) {
-    return arena.base + value.offset * arena.slots + slot * value.size() + value.origin();
-}
 
 const Kernels* kernels_baseline();
 #ifdef NAS_ENGINE_AVX2

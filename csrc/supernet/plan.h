@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "host_device.h"
 #include "ops/supernet_eval.h"
 
 namespace nas_engine {
@@ -21,9 +22,11 @@ struct PlanValue {
     int64_t width;
     int64_t border;
 
-    int64_t pitch() const { return (width + 2 * border) * padded; }
-    int64_t size() const { return (height + 2 * border) * pitch(); }
-    int64_t origin() const { return border * (pitch() + padded); }  // of pixel (0, 0), from the start of the value
+    NAS_ENGINE_HOST_DEVICE int64_t pitch() const { return (width + 2 * border) * padded; }
+    NAS_ENGINE_HOST_DEVICE int64_t size() const { return (height + 2 * border) * pitch(); }
+    NAS_ENGINE_HOST_DEVICE int64_t origin() const {
+        return border * (pitch() + padded);
+    }  // of pixel (0, 0), from the start of the value
 };
 
 enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled };
@@ -68,6 +71,19 @@ struct PathPlan {
     int64_t packed_size;   // floats
     int64_t scratch_size;  // floats that one call of the kernels needs besides
 };
+
+// The values of some images: value `i` of image `slot` starts at base + offset * slots + slot * size, so that every
+// value is an array over the images that are in work together.
+struct Arena {
+    float* base;
+    int64_t slots;
+    float* scratch;  // of this thread
+};
+
+// Of pixel (0, 0).
+NAS_ENGINE_HOST_DEVICE inline float* address_of(const PlanValue& value, const Arena& arena, int64_t slot) {
+    return arena.base + value.offset * arena.slots + slot * value.size() + value.origin();
+}
 
 // How norms enter a plan: folded into the weights, or measured on the batch and applied afterwards.
 enum class NormStyle { kFolded, kMeasured };

@@ -1,0 +1,110 @@
+// Random weight-sharing networks: mostly right, sometimes anything.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "ops/supernet_eval.h"
+
+namespace nas_engine {
+
+inline int64_t address(const std::vector<float>& numbers) { return reinterpret_cast<int64_t>(numbers.data()); }
+
+// Numbers that are mostly right, sometimes anything.
+class Fuzzer {
+  public:
+    explicit Fuzzer(unsigned seed) : random_(seed) {}
+
+    int64_t number(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
+
+    int64_t perhaps(int64_t value) {
+        constexpr int64_t kOdd[] = {-2, -1, 0, 1, 9, 1 << 20, INT64_MAX, INT64_MIN};
+        return number(0, 150) == 0 ? kOdd[number(0, 7)] : value;
+    }
+
+    std::vector<float> floats(int64_t count) {
+        std::vector<float> made(static_cast<size_t>(count));
+        for (float& value : made) value = std::uniform_real_distribution<float>(0.1f, 1.0f)(random_);
+        return made;
+    }
+
+  private:
+    std::mt19937 random_;
+};
+
+constexpr int64_t kChannels = 19, kKernel = 3;  // of every weight and norm: the nodes have fewer
+
+inline Program random_program(Fuzzer& fuzzer, const std::vector<float>& numbers) {
+    Program program{};
+    program.decisions = 2;
+    program.weights.assign(2, {address(numbers), kChannels, kChannels, kKernel, {kChannels * 9, 9, 3, 1}});
+    program.norms.assign(3, {address(numbers), address(numbers), address(numbers), address(numbers), kChannels});
+    program.epsilons.assign(3, 1e-5);
+    program.nodes = {{0, 0, 3, 5, 6, 0, 0}};
+    const int64_t count = fuzzer.number(1, 5);
+    for (int64_t i = 1; i <= count; ++i) {
+        const int64_t first = static_cast<int64_t>(program.terms.size()), terms = fuzzer.number(0, 3);
+        const int64_t channels = fuzzer.number(0, 1) ? 3 : fuzzer.number(1, kChannels);
+        for (int64_t t = 0; t < terms; ++t) {
+            const int64_t kind = fuzzer.number(0, 3);
+            const bool weighted = kind < 2;
+            program.terms.push_back({fuzzer.perhaps(kind), fuzzer.perhaps(fuzzer.number(0, i - 1)),
+                                     fuzzer.perhaps(kind == 3 ? 1 : 1 + 2 * fuzzer.number(0, 1)), fuzzer.perhaps(1),
+                                     fuzzer.perhaps(fuzzer.number(0, 1)), fuzzer.perhaps(weighted ? t % 2 : -1),
+                                     fuzzer.perhaps(weighted ? fuzzer.number(-1, 2) : -1),
+                                     fuzzer.perhaps(fuzzer.number(-1, 1)), fuzzer.perhaps(fuzzer.number(0, 1))});
+        }
+        program.nodes.push_back({fuzzer.perhaps(first), fuzzer.perhaps(terms), fuzzer.perhaps(channels),
+                                 fuzzer.perhaps(5), fuzzer.perhaps(6), fuzzer.perhaps(fuzzer.number(0, 1)),
+                                 fuzzer.perhaps(i < count ? fuzzer.number(0, 1) : 0)});
+    }
+    program.head = {
+        fuzzer.perhaps(count), fuzzer.perhaps(fuzzer.number(-1, 2)), address(numbers), address(numbers), 4, kChannels};
+    return program;
+}
+
+// Images, genes, labels and a calibration batch for the programs above, and weights for all of them.
+struct RandomInputs {
+    static constexpr int64_t kPaths = 3, kImages = 7, kClasses = 4, kCalibration = 5;
+
+    explicit RandomInputs(Fuzzer& fuzzer)
+        : numbers(fuzzer.floats(kChannels * kChannels * 9)), pixels(fuzzer.floats(2 * kImages * 90)) {}
+
+    // The request points to this object.
+    ScoreRequest request(Statistics statistics, int64_t threads, const std::string& level) const {
+        ScoreRequest made{genes.data(), kPaths, {pixels.data(), kImages}, labels.data(), {}, statistics,
+                          threads,      level};
+        if (statistics == Statistics::kRecalibrated) made.calibration = {{pixels.data(), kCalibration}};
+        return made;
+    }
+
+    std::vector<float> numbers, pixels;
+    std::vector<int64_t> genes{0, 0, 0, 1, 1, 1}, labels{0, 1, 2, 3, 0, 1, 2};
+};
+
+// Room for the scores of `RandomInputs`.
+struct RandomScores {
+    std::vector<double> loss = std::vector<double>(RandomInputs::kPaths);
+    std::vector<int64_t> correct = std::vector<int64_t>(RandomInputs::kPaths);
+    std::vector<float> logits =
+        std::vector<float>(RandomInputs::kPaths * RandomInputs::kImages * RandomInputs::kClasses);
+
+    Scores places() { return {loss.data(), correct.data(), logits.data()}; }
+
+    bool agrees(const RandomScores& other) const {
+        float largest = 1;
+        for (const float logit : other.logits) largest = std::fmax(largest, std::fabs(logit));
+        for (size_t i = 0; i < logits.size(); ++i) {
+            if (!(std::fabs(logits[i] - other.logits[i]) <= 1e-4f * largest)) return false;
+        }
+        for (size_t i = 0; i < loss.size(); ++i) {
+            if (!(std::fabs(loss[i] - other.loss[i]) <= 1e-4 * largest)) return false;
+        }
+        return true;
+    }
+};
+
+}  // namespace nas_engine
