@@ -7,10 +7,13 @@
 #include "ops/cost_estimate.h"
 #include "ops/env_step.h"
 #include "ops/supernet_eval.h"
+#include "supernet/device_eval.h"
 
 namespace py = pybind11;
 using nas_engine::CellEdge;
 using nas_engine::CostTable;
+using nas_engine::DevicePlan;
+using nas_engine::DeviceScores;
 using nas_engine::Diagram;
 using nas_engine::EnvBuffers;
 using nas_engine::Program;
@@ -118,6 +121,12 @@ ScoreRequest score_request(Address genes, int64_t paths, Address images, int64_t
     return request;
 }
 
+DevicePlan device_plan(const Program& program, Address genes, int64_t paths, bool measured, int64_t images,
+                       int64_t max_blocks, int64_t threads) {
+    const auto style = measured ? nas_engine::NormStyle::kMeasured : nas_engine::NormStyle::kFolded;
+    return make_device_plan(program, at<const int64_t>(genes), paths, style, {images, max_blocks, threads});
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -132,7 +141,7 @@ PYBIND11_MODULE(_C, module) {
             return nas_engine::cost_estimate_cpu(table, at<const int64_t>(genes), rows, at<int64_t>(costs));
         },
         py::call_guard<py::gil_scoped_release>());
-#ifdef NAS_ENGINE_CUDA
+#if defined(NAS_ENGINE_CUDA) || defined(NAS_ENGINE_CUDA_ON_CPU)
     module.def(
         "cost_estimate_cuda",
         [](const CostTable& table, Address genes, int64_t rows, Address costs, Address first_bad, Address stream) {
@@ -168,4 +177,25 @@ PYBIND11_MODULE(_C, module) {
                                           {at<double>(loss), at<int64_t>(correct), at<float>(logits)});
         },
         py::call_guard<py::gil_scoped_release>());
+
+    py::class_<DevicePlan>(module, "DevicePlan")
+        .def(py::init(&device_plan))
+        .def_readonly("paths", &DevicePlan::paths)
+        .def_readonly("norm_channels", &DevicePlan::norm_channels)
+        .def_readonly("workspace_bytes", &DevicePlan::workspace_bytes)
+        .def_property_readonly("tables", [](const DevicePlan& plan) {
+            return py::bytes(reinterpret_cast<const char*>(plan.tables.data()), plan.tables.size());
+        });
+#if defined(NAS_ENGINE_CUDA) || defined(NAS_ENGINE_CUDA_ON_CPU)
+    module.def(
+        "supernet_eval_cuda",
+        [](const DevicePlan& plan, Address workspace, Address images, Address labels, Address statistics,
+           Address averages, float average_weight, Address loss, Address correct, Address logits, Address stream) {
+            const DeviceScores scores{
+                at<const float>(images), at<const int64_t>(labels), at<const float>(statistics), at<float>(averages),
+                average_weight,          at<double>(loss),          at<int64_t>(correct),        at<float>(logits)};
+            nas_engine::supernet_eval_cuda(plan, scores, at<void>(workspace), at<void>(stream));
+        },
+        py::call_guard<py::gil_scoped_release>());
+#endif
 }

@@ -40,11 +40,12 @@ def diagnose() -> Iterator[tuple[str, str]]:
 
 
 def _path_scoring() -> str:
-    from nas_engine.ops.supernet_eval import levels
+    from nas_engine.ops.supernet_eval import levels, scores_on_gpus
 
     if not levels():
         return "scored by PyTorch, path by path: there is no native module"
-    return f"scored natively ({levels()[-1]}) for nasbench201 and mobilenet on the CPU; else by PyTorch"
+    places = f"the CPU ({levels()[-1]})" + (" and on GPUs" if scores_on_gpus() else "")
+    return f"scored natively for nasbench201 and mobilenet on {places}; else by PyTorch"
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -12,13 +13,17 @@ import torch
 from torch import Tensor
 
 from nas_engine import native
+from nas_engine.errors import NativeError
 from nas_engine.evaluators.fit import score
 from nas_engine.evaluators.path_programs import Context, path_programs
 from nas_engine.nn.supernet import Genes, Supernet, recalibrated
-from nas_engine.ops.supernet_eval import Statistics, supernet_eval
+from nas_engine.ops.supernet_eval import Statistics, scores_on_gpus, supernet_eval
 from nas_engine.ops.supernet_program import SupernetProgram
 
 _logger = logging.getLogger(__name__)
+_FALLBACK = "Paths of the supernet are scored by PyTorch: %s"
+_CHECKED_IMAGES = 64
+_CHECK_TOLERANCE = 1e-2  # of the loss, in nats and relative; convolutions of cuDNN may use TF32
 
 
 def score_paths(
@@ -57,25 +62,29 @@ def score_paths(
 class PathScorer:
     """Scores paths of one supernet as `score_paths` does, by the fastest way there is.
 
-    Native code scores the supernets of the built-in spaces on the CPU; others, and other devices, go through PyTorch.
+    Native code scores the supernets of the built-in spaces on the CPU and, where it was built with CUDA, on a GPU;
+    others go through PyTorch. On a GPU the first call scores some images in both ways, and PyTorch takes over if they
+    differ: no compile has seen every device.
 
     Attributes:
         fallback: why PyTorch scores the paths; empty where native code does.
     """
 
-    def __init__(self, supernet: Supernet, device: torch.device) -> None:
+    def __init__(self, supernet: Supernet, device: torch.device, check: bool | None = None) -> None:
         """Decide once; the reason of a fallback is logged.
 
         Args:
             supernet: whose paths are scored; its weights may change between calls.
             device: where supernet and images are.
+            check: whether the first call is compared with PyTorch; None: on a GPU.
         """
         self._supernet = supernet
         self._path_programs = path_programs(supernet)
         self._programs: dict[tuple[Context, int, int], SupernetProgram] = {}
         self.fallback = self._reason(device)
+        self._must_check = device.type == "cuda" if check is None else check
         if self.fallback:
-            _logger.info("Paths of the supernet are scored by PyTorch: %s", self.fallback)
+            _logger.info(_FALLBACK, self.fallback)
 
     def __call__(
         self,
@@ -90,8 +99,29 @@ class PathScorer:
         Raises:
             NativeError: native code cannot take the images or weights.
         """
+        if self._must_check and not self.fallback and genes_list and len(images):
+            self._check(genes_list[:1], images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES])
         if self.fallback or self._path_programs is None:
             return score_paths(self._supernet, genes_list, images, labels, calibration, batch_size)
+        return self._score_by_context(genes_list, images, labels, calibration)
+
+    def _check(self, genes_list: Sequence[Genes], images: Tensor, labels: Tensor) -> None:
+        self._must_check = False
+        expected = float(score_paths(self._supernet, genes_list, images, labels, ())[0])
+        try:
+            found = float(self._score_by_context(genes_list, images, labels, ())[0])
+            problem = f"native code gives a loss of {found:.6g}, PyTorch {expected:.6g}"
+        except NativeError as error:
+            found, problem = math.inf, str(error)
+        both_nan = math.isnan(found) and math.isnan(expected)
+        if not both_nan and not math.isclose(found, expected, rel_tol=_CHECK_TOLERANCE, abs_tol=_CHECK_TOLERANCE):
+            self.fallback = problem
+            _logger.warning(_FALLBACK, problem)
+
+    def _score_by_context(
+        self, genes_list: Sequence[Genes], images: Tensor, labels: Tensor, calibration: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        assert self._path_programs is not None  # else there is a fallback
         loss = torch.empty(len(genes_list), dtype=torch.float64)
         correct = torch.empty(len(genes_list), dtype=torch.int64)
         contexts = [self._path_programs.context(genes) for genes in genes_list]
@@ -117,8 +147,8 @@ class PathScorer:
     def _reason(self, device: torch.device) -> str:
         if self._path_programs is None:
             return f"native code does not know {type(self._supernet).__name__}"
-        if device.type != "cpu":
-            return f"native code scores on the CPU only, the supernet is on {device}"
         if native.module() is None:
             return "there is no native module"
+        if device.type != "cpu" and not (device.type == "cuda" and scores_on_gpus()):
+            return f"the native module cannot score on {device}"
         return ""

@@ -60,20 +60,30 @@ def require_cuda_tensor(op: str, name: str, value: object, dtype: torch.dtype, s
 
 
 def require_tensor(
-    op: str, name: str, value: object, dtype: torch.dtype, shape: Sequence[int | None], *, contiguous: bool = False
+    op: str,
+    name: str,
+    value: object,
+    dtype: torch.dtype,
+    shape: Sequence[int | None],
+    *,
+    device: torch.device,
+    contiguous: bool = False,
 ) -> None:
-    """Check one tensor argument of a CPU op.
+    """Check one tensor argument of an op that runs on `device`.
 
     Raises:
-        NativeError: `value` is no dense CPU tensor of that dtype and shape, or not contiguous where it must be.
+        NativeError: `value` is no dense tensor of that device, dtype and shape, or not contiguous where it must be.
     """
     import torch  # the numpy ops work, and load fast, without it
 
-    if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
+    if not isinstance(value, torch.Tensor) or value.device != device or value.layout != torch.strided:
         found = (
             f"a {value.layout} tensor on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
         )
-        raise NativeError(f"{op}: {name} must be a dense CPU tensor, got {found}; use torch.as_tensor or {name}.cpu()")
+        kind = "CPU" if device.type == "cpu" else str(device)
+        raise NativeError(
+            f"{op}: {name} must be a dense {kind} tensor, got {found}; use torch.as_tensor or {name}.to('{device}')"
+        )
     if value.dtype != dtype:
         raise NativeError(f"{op}: {name} must have dtype {dtype}, got {value.dtype}; use {name}.to")
     _require_shape(op, name, value.shape, shape)

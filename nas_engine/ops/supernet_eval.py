@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas_engine import native
 from nas_engine.errors import NativeError
 from nas_engine.ops.boundary import call_native, require_array, require_range, require_tensor
+from nas_engine.ops.supernet_eval_cuda import GpuPaths
 from nas_engine.ops.supernet_program import IntArray, Node, SupernetProgram, Term, TermKind
 
 _OP = "supernet_eval"
@@ -48,6 +49,11 @@ def levels() -> list[str]:
     return [] if module is None else list(module.kernel_levels())
 
 
+def scores_on_gpus() -> bool:
+    """Whether the native module has the CUDA kernels; a device may still be missing."""
+    return hasattr(native.module(), "supernet_eval_cuda")
+
+
 def supernet_eval(
     program: SupernetProgram,
     genes: IntArray,
@@ -60,7 +66,7 @@ def supernet_eval(
     level: str = "",
     threads: int | None = None,
 ) -> PathScores:
-    """Loss and correct predictions of many paths, on the CPU.
+    """Loss and correct predictions of many paths, on the CPU or on the CUDA device where the images are.
 
     Each path is cut down to what it computes, its BatchNorm layers are folded into the convolutions, and a few
     images at a time go through the whole network while their activations stay in cache. The result depends neither
@@ -69,14 +75,17 @@ def supernet_eval(
     Args:
         program: the network; its weights are read and never changed.
         genes: int64 [paths, decisions].
-        images: float32 [n, channels, height, width].
+        images: float32 [n, channels, height, width], on the device of the weights.
         labels: int64 [n].
         statistics: RUNNING: those of the BatchNorm layers; BATCH: those of `images` as one batch, as in training
             mode; RECALIBRATED: averages over the `calibration` batches (see `nas_engine.nn.supernet.recalibrated`).
         calibration: batches of images, for RECALIBRATED only.
         want_logits: also return all logits.
-        level: instruction set, one of `levels()`; empty: the fastest.
-        threads: None: as many as torch uses.
+        level: instruction set, one of `levels()`; empty: the fastest. Of no use on a GPU.
+        threads: None: as many as torch uses. Of no use on a GPU.
+
+    Returns:
+        Tensors on the CPU.
 
     Raises:
         NativeError: an argument has the wrong type, dtype, device, shape or range, or there is no native module.
@@ -90,14 +99,19 @@ def supernet_eval(
     _require_scorable(program, genes, images, labels, statistics, calibration)
     images, labels = images.contiguous(), labels.contiguous()
     batches = [batch.contiguous() for batch in calibration]
-    paths, count, classes = len(genes), len(images), program.head.linear.weight.shape[0]
-    loss, correct = torch.empty(paths, dtype=torch.float64), torch.empty(paths, dtype=torch.int64)
-    logits = torch.empty(paths, count, classes) if want_logits else None
+    described = describe(module, program, images.device)
+    classes = program.head.linear.weight.shape[0]
+    if images.is_cuda:
+        paths = GpuPaths.on_device(module, described, classes, images.device)
+        scores = PathScores(*paths.score(genes, images, labels, statistics, batches))
+        return scores if want_logits else scores._replace(logits=None)
+    loss, correct = torch.empty(len(genes), dtype=torch.float64), torch.empty(len(genes), dtype=torch.int64)
+    logits = torch.empty(len(genes), len(images), classes) if want_logits else None
     request = module.ScoreRequest(
         genes.ctypes.data,
-        paths,
+        len(genes),
         images.data_ptr(),
-        count,
+        len(images),
         labels.data_ptr(),
         [(batch.data_ptr(), len(batch)) for batch in batches],
         int(statistics),
@@ -105,23 +119,27 @@ def supernet_eval(
         level,
     )
     shapes = {"genes": genes.shape, "images": images.shape}
-    described = _described(module, program)
     addresses = (loss.data_ptr(), correct.data_ptr(), 0 if logits is None else logits.data_ptr())
     call_native(_OP, module.supernet_eval, described, request, *addresses, shapes=shapes)
     return PathScores(loss, correct, logits)
 
 
-def _described(module: ModuleType, program: SupernetProgram) -> Any:
+def describe(module: ModuleType, program: SupernetProgram, device: torch.device) -> Any:
+    """`program` as native code holds it, with the addresses of its weights; made anew only when they have moved.
+
+    Raises:
+        NativeError: a weight is not float32 on `device`, or has a shape that does not fit.
+    """
     places = program.places()
     if places not in program.described:
-        _require_weights(program)
+        _require_weights(program, device)
         shapes = {"nodes": program.tables.nodes.shape, "terms": program.tables.terms.shape}
         program.described.clear()
-        program.described[places] = call_native(_OP, _describe, module, program, shapes=shapes)
+        program.described[places] = call_native(_OP, _program_of, module, program, shapes=shapes)
     return program.described[places]
 
 
-def _describe(module: ModuleType, program: SupernetProgram) -> Any:
+def _program_of(module: ModuleType, program: SupernetProgram) -> Any:
     tables = program.tables
     weights = np.array([_weight_row(c.weight) for c in tables.convolutions], dtype=np.int64).reshape(-1, 8)
     norms = np.array([_norm_row(norm) for norm in tables.norms], dtype=np.int64).reshape(-1, 5)
@@ -163,11 +181,16 @@ def _require_scorable(
 ) -> None:
     shape = (None, *program.tables.nodes[0, 2:5].tolist())
     require_array(_OP, "genes", genes, np.int64, (None, program.decisions))
-    require_tensor(_OP, "images", images, torch.float32, shape)
-    require_tensor(_OP, "labels", labels, torch.int64, (len(images),))
-    require_range(_OP, "labels", labels.numpy(), program.head.linear.weight.shape[0])
+    device = images.device if isinstance(images, Tensor) and images.is_cuda else torch.device("cpu")
+    if device.type == "cuda" and not scores_on_gpus():
+        raise NativeError(
+            f"{_OP}: images are on {device}, but the native module was built without CUDA; use images.cpu()"
+        )
+    require_tensor(_OP, "images", images, torch.float32, shape, device=device)
+    require_tensor(_OP, "labels", labels, torch.int64, (len(images),), device=device)
+    require_range(_OP, "labels", labels.cpu().numpy(), program.head.linear.weight.shape[0])
     for index, batch in enumerate(calibration):
-        require_tensor(_OP, f"calibration[{index}]", batch, torch.float32, shape)
+        require_tensor(_OP, f"calibration[{index}]", batch, torch.float32, shape, device=device)
         if not len(batch):
             raise NativeError(f"{_OP}: calibration[{index}] is empty; leave it out")
     if bool(calibration) != (statistics is Statistics.RECALIBRATED):
@@ -177,10 +200,10 @@ def _require_scorable(
         )
 
 
-def _require_weights(program: SupernetProgram) -> None:
+def _require_weights(program: SupernetProgram, device: torch.device) -> None:
     for name, tensor, shape in program.tensors():
         # Convolutions may have any strides: trainers keep them channels last.
-        require_tensor(_OP, name, tensor, torch.float32, shape, contiguous=len(shape) < 4)
+        require_tensor(_OP, name, tensor, torch.float32, shape, device=device, contiguous=len(shape) < 4)
 
 
 def supernet_eval_reference(

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from nas_engine import native
+from nas_engine.errors import NativeError
+from nas_engine.evaluators import path_scoring
 from nas_engine.evaluators.path_scoring import PathScorer, score_paths
+from nas_engine.ops.supernet_eval import supernet_eval
 from nas_engine.spaces.mobilenet import MobileNetOptions, MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
 from nas_engine.testing.block_space import BlockSpace
@@ -78,3 +81,28 @@ def test_subclasses_are_not_mistaken_for_what_they_derive_from():
 def test_without_the_native_module_pytorch_scores(monkeypatch):
     monkeypatch.setattr(native, "module", lambda: None)
     assert "no native module" in PathScorer(SPACES["nasbench201"]().supernet(), CPU).fallback
+
+
+@needs_native
+@pytest.mark.parametrize("fault", ["other numbers", "an error"])
+def test_native_code_that_fails_its_check_is_not_used(fault, monkeypatch, caplog):
+    def faulty(*arguments, **options):
+        if fault == "an error":
+            raise NativeError("out of order")
+        scores = supernet_eval(*arguments, **options)
+        return scores._replace(loss=scores.loss + 0.1)
+
+    torch.manual_seed(0)
+    space = SPACES["nasbench201"]()
+    images, labels = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width), torch.randint(SHAPE.classes, (20,))
+    paths = [space.sample(np.random.default_rng(0)).genes for _ in range(3)]
+    supernet = space.supernet()
+    expected = score_paths(supernet, paths, images, labels, ())
+    good = PathScorer(supernet, CPU, check=True)
+    torch.testing.assert_close(good(paths, images, labels, ()), expected, rtol=1e-4, atol=1e-5)
+    assert good.fallback == ""
+    monkeypatch.setattr(path_scoring, "supernet_eval", faulty)
+    scorer = PathScorer(supernet, CPU, check=True)
+    assert torch.equal(scorer(paths, images, labels, ())[0], expected[0])
+    assert ("out of order" if fault == "an error" else "gives a loss of") in scorer.fallback
+    assert scorer.fallback in caplog.text
