@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DATA := $(wildcard ../shared/data)
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 export NAS_ENGINE_DATA ?= $(abspath $(DATA))
 
-.PHONY: search test coverage check format test-native test-gpu bench clean
+.PHONY: search test coverage check format test-native cuda-report build-gpu test-gpu \
+  bench bench-gpu clean
 
 search: $(READY)
 	$(BIN)/python -m nas_engine search
@@ -17,13 +19,26 @@ test: $(READY)
 coverage: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile --cov nas_engine --cov nas_envs --cov-report term
 
-# The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer, CUDA kernel bodies through the host shim.
+# The C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer and under ThreadSanitizer; the bodies of CUDA
+# kernels run as plain C++.
 test-native: $(READY)
 	$(BIN)/python tests/native/run_ctest.py
+	$(BIN)/python tests/native/run_ctest.py --sanitize thread
 
-# On a machine with a GPU; elsewhere every test is skipped with the reason.
-test-gpu: $(READY)
-	$(BIN)/pytest -m gpu
+# Registers and spills of every CUDA kernel; a spill is an error. Needs nvcc, no GPU.
+cuda-report: $(READY)
+	$(BIN)/python tests/native/cuda_report.py
+
+# On a machine with a GPU and nvcc; elsewhere every test is skipped with the reason. Nothing is installed: the Python
+# needs torch, numpy, pybind11, cmake, ninja and pytest.
+test-gpu: build-gpu
+	$(GPU_PYTHON) -m pytest -m gpu tests/ops/test_*_cuda.py
+
+bench-gpu: build-gpu
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/supernet_eval_cuda.py --out benchmarks/results/supernet_eval_cuda.json
+
+build-gpu:
+	NAS_ENGINE_BUILD=cuda $(GPU_PYTHON) setup.py --quiet build_ext --inplace
 
 # Style, types, layers and C++ format; no file is changed.
 check: $(READY)
