@@ -7,13 +7,27 @@ namespace nas_engine {
 
 namespace {
 
+#ifdef NAS_ENGINE_AVX2
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+
+#ifdef NAS_ENGINE_AVX512
+bool has_avx512() {
+#ifdef NAS_ENGINE_AVX512_EMULATED  // vectors of 16 floats as two registers: the same code, for tests
+    return has_avx2();
+#else
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+#endif
+}
+#endif
+
 std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable{kernels_baseline()};
 #ifdef NAS_ENGINE_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(kernels_avx2());
+    if (has_avx2()) usable.push_back(kernels_avx2());
 #endif
 #ifdef NAS_ENGINE_AVX512
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) usable.push_back(kernels_avx512());
+    if (has_avx512()) usable.push_back(kernels_avx512());
 #endif
     return usable;
 }

@@ -26,7 +26,7 @@ def run_ctest(folder: Path, sanitizers: str) -> None:
         "NAS_ENGINE_PYTHON": "OFF",
         "NAS_ENGINE_TESTS": "ON",
         "NAS_ENGINE_SANITIZE": sanitizers,
-        "NAS_ENGINE_AVX512": "ON" if _has_avx512() else "OFF",  # long to compile, and here nothing would run it
+        "NAS_ENGINE_AVX512": _avx512(sanitizers),
     }
     defines = [f"-D{name}={value}" for name, value in {**switches, "CMAKE_MAKE_PROGRAM": ninja}.items()]
     for command in (
@@ -37,9 +37,12 @@ def run_ctest(folder: Path, sanitizers: str) -> None:
         subprocess.run(command, check=True)
 
 
-def _has_avx512() -> bool:
+def _avx512(sanitizers: str) -> str:
+    """Without AVX-512 its kernels run emulated, in one of the builds: they take long to compile."""
     information = Path("/proc/cpuinfo")
-    return not information.exists() or "avx512vl" in information.read_text()
+    if not information.exists() or "avx512vl" in information.read_text():
+        return "ON"
+    return "EMULATED" if sanitizers == "thread" else "OFF"
 
 
 def main() -> int:
