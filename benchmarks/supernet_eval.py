@@ -18,7 +18,7 @@ from record import Row, arguments, interleaved_seconds, rate_rows, report_goal, 
 from torch import Tensor, nn
 
 from nas_engine.costs.analytic import AnalyticCost
-from nas_engine.evaluators.path_scoring import PathScorer
+from nas_engine.evaluators.path_scoring import PathScorer, score_paths
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.mobilenet import MobileNetSpace
@@ -29,6 +29,7 @@ NATIVE, EAGER = "native", "eager NCHW"
 _SEED = 0
 _SPEEDUP = "speedup over "
 _GOAL_OVER_BEST = 2.2
+_CALIBRATION_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,26 @@ def cases() -> list[Case]:
         Case("nasbench201 C8 N1 8x8", cells(8, 1, 8), 10.0),
         Case("mobilenet 32x32", MobileNetSpace(ImageShape(3, 32, 32, 10)), 4.5),
     ]
+
+
+def recalibrating_variants(
+    case: Case, paths: Sequence[Genes], images: Tensor, labels: Tensor, calibration: Tensor
+) -> dict[str, Callable[[], list[float]]]:
+    """What a search does: the BatchNorm statistics of each path are those of the calibration images."""
+    torch.manual_seed(_SEED)
+    supernet = case.space.supernet().eval()
+    last = case.space.supernet().eval()
+    last.load_state_dict(supernet.state_dict())
+    last = last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images_last, calibration_last = (
+        tensor.contiguous(memory_format=torch.channels_last) for tensor in (images, calibration)
+    )
+    scorer = PathScorer(supernet, torch.device("cpu"))
+    return {
+        NATIVE: lambda: scorer(paths, images, labels, [calibration])[0].tolist(),
+        EAGER: lambda: score_paths(supernet, paths, images, labels, [calibration])[0].tolist(),
+        "eager channels_last": lambda: score_paths(last, paths, images_last, labels, [calibration_last])[0].tolist(),
+    }
 
 
 def variants_of(
@@ -79,19 +100,26 @@ def variants_of(
     return variants
 
 
-def measure(case: Case, batch: int, path_count: int, repeats: int, with_bf16: bool) -> list[Row]:
+def measure(
+    case: Case, batch: int, path_count: int, repeats: int, with_bf16: bool, calibration_images: int = 0
+) -> list[Row]:
     """Rates of all variants, their FLOP/s, and the speedups of the native one."""
     rng = np.random.default_rng(_SEED)
     architectures = [case.space.sample(rng) for _ in range(path_count)]
+    paths = [architecture.genes for architecture in architectures]
     shape = case.space.shape
-    images = torch.randn(batch, shape.channels, shape.height, shape.width)
+    images = torch.randn(batch + calibration_images, shape.channels, shape.height, shape.width)
     labels = torch.randint(shape.classes, (batch,))
-    variants = variants_of(case, [architecture.genes for architecture in architectures], images, labels, with_bf16)
+    name = f"{case.name}, {path_count} paths, batch {batch}"
+    if calibration_images:
+        variants = recalibrating_variants(case, paths, images[:batch], labels, images[batch:])
+        name += f", recalibrated on {calibration_images}"
+    else:
+        variants = variants_of(case, paths, images, labels, with_bf16)
     require_equal(variants)
     seconds = interleaved_seconds(variants, repeats)
-    name = f"{case.name}, {path_count} paths, batch {batch}"
     rows = rate_rows(name, seconds, path_count * batch, "paths x images/s")
-    flops = 2 * batch * macs(case.space, architectures)
+    flops = 2 * len(images) * macs(case.space, architectures)
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
     rows += [
         _row(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
@@ -192,6 +220,8 @@ def main() -> None:
         for batch in batches:
             rows_of.append((case, measure(case, batch, paths, repeats, with_bf16)))
             rows += rows_of[-1][1]
+    for case in cases()[1:3]:
+        rows += measure(case, batches[0], paths, repeats, False, _CALIBRATION_IMAGES)
     if not (options.quick or options.no_compile):
         rows += compiled(cases()[1], 64, repeats)
     write_rows(rows, options.out)

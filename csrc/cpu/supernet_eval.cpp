@@ -10,6 +10,10 @@
 #include <new>
 #include <stdexcept>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "parallel.h"
 #include "supernet/kernels.h"
 #include "supernet/plan.h"
@@ -18,24 +22,33 @@ namespace nas_engine {
 
 namespace {
 
-// Zeroed floats on cache line boundaries; grows, never shrinks.
+// Floats on page boundaries; grows, never shrinks. Large ones ask for huge pages: new memory is then much faster.
 class Buffer {
   public:
-    float* zeroed(int64_t size) {
+    float* floats(int64_t size) {
         const size_t bytes = static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(float);
         if (bytes > capacity_) {
             memory_.reset();
             capacity_ = 0;
-            memory_.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{64})));
+            memory_.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{kPage})));
             capacity_ = bytes;
+#ifdef __linux__
+            madvise(memory_.get(), bytes / kPage * kPage, MADV_HUGEPAGE);  // where it cannot be had, nothing changes
+#endif
         }
-        std::memset(memory_.get(), 0, bytes);
         return memory_.get();
     }
 
+    float* zeroed(int64_t size) {
+        float* memory = floats(size);
+        std::memset(memory, 0, static_cast<size_t>(size) * sizeof(float));
+        return memory;
+    }
+
   private:
+    static constexpr size_t kPage = size_t{1} << 21;
     struct Free {
-        void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{64}); }
+        void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{kPage}); }
     };
     std::unique_ptr<float, Free> memory_;
     size_t capacity_ = 0;
@@ -111,7 +124,8 @@ class PathScorer {
         std::vector<Arena> arenas;
         for (Workspace& workspace : workspaces_) {
             arenas.push_back(
-                {workspace.arena.zeroed(plan.arena_size * group), group, workspace.scratch.zeroed(plan.scratch_size)});
+                {workspace.arena.floats(plan.arena_size * group), group, workspace.scratch.floats(plan.scratch_size)});
+            clear_borders(plan, arenas.back(), 0, group);
         }
         const HeadAffine affine = head_affine(plan, statistics);
         parallel_for((count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
@@ -163,26 +177,72 @@ class PathScorer {
     // All images through the path in training mode; `statistics` gets mean and biased variance of each norm it meets.
     // Returns the arena, with as many slots as images.
     Arena run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
-        constexpr int64_t kGroup = 12;  // images a call of the kernels
         float* packed = packed_.zeroed(plan.packed_size);
         pack(program_, plan, NormStyle::kMeasured, {}, packed);
         measured_pixels_.assign(program_.norms.size(), 0);
-        const Arena all{batch_arena_.zeroed(plan.arena_size * images.count), images.count, nullptr};
+        first_moments_.assign(program_.norms.size(), 0);
+        const Arena all{batch_arena_.floats(plan.arena_size * images.count), images.count, nullptr};
         std::vector<float*> scratch;
-        for (Workspace& workspace : workspaces_) scratch.push_back(workspace.scratch.zeroed(plan.scratch_size));
-        parallel_for(images.count, request_.threads,
-                     [&](int64_t image, int64_t /*thread*/) { load_image(plan, images, image, all, image); });
-        for (const PlanStep& step : plan.steps) {
-            apply_norms(plan, step, statistics, packed);
-            parallel_for((images.count + kGroup - 1) / kGroup, request_.threads, [&](int64_t index, int64_t thread) {
+        for (Workspace& workspace : workspaces_) scratch.push_back(workspace.scratch.floats(plan.scratch_size));
+        parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
+            clear_borders(plan, all, image, image + 1);
+            load_image(plan, images, image, all, image);
+        });
+        for (const Phase& phase : phases_of(plan)) {
+            for (const PlanStep& step : phase) apply_norms(plan, step, statistics, packed);
+            start_moments(plan, phase, images.count);
+            const int64_t group = phase_group(plan, phase);
+            parallel_for((images.count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
                 const Arena arena{all.base, all.slots, scratch[static_cast<size_t>(thread)]};
-                const int64_t first = index * kGroup;
-                kernels_.run_step(plan, step, packed, arena, first, std::min(first + kGroup, images.count));
+                const int64_t first = index * group, last = std::min(first + group, images.count);
+                for (const PlanStep& step : phase) {
+                    kernels_.run_step(plan, step, packed, arena, first, last);
+                    for (int64_t image = first; image < last; ++image) add_moments(plan, step, all, image);
+                }
             });
-            if (step.measured != kNone) measure(value(plan, step.raw), step.measured, all, statistics);
+            join_moments(phase, images.count, statistics);
         }
-        if (program_.head.norm != kNone) measure(value(plan, plan.head), program_.head.norm, all, statistics);
         return all;
+    }
+
+    // Steps in a row that need no statistics of one another: a group of images goes through all of them in one go.
+    struct Phase {
+        const PlanStep* first;
+        const PlanStep* last;
+
+        const PlanStep* begin() const { return first; }
+        const PlanStep* end() const { return last; }
+    };
+
+    static std::vector<Phase> phases_of(const PathPlan& plan) {
+        std::vector<Phase> phases;
+        const PlanStep* const end = plan.steps.data() + plan.steps.size();
+        std::vector<int64_t> measured;  // by the phase
+        for (const PlanStep* step = plan.steps.data(); step != end; ++step) {
+            const bool waits = std::any_of(plan.terms.begin() + step->first_term,
+                                           plan.terms.begin() + step->first_term + step->terms, [&](const auto& term) {
+                                               return term.kind == PlanKind::kScaled &&
+                                                      std::count(measured.begin(), measured.end(), term.norm) > 0;
+                                           });
+            if (waits || phases.empty()) {
+                phases.push_back({step, step});
+                measured.clear();
+            }
+            phases.back().last = step + 1;
+            if (step->measured != kNone) measured.push_back(step->measured);
+        }
+        return phases;
+    }
+
+    // Images whose results of a phase stay in a second-level cache.
+    int64_t phase_group(const PathPlan& plan, const Phase& phase) const {
+        constexpr int64_t kMost = 12;
+        int64_t floats = 1;
+        for (const PlanStep& step : phase) {
+            if (step.raw != kNone) floats += value(plan, step.raw).size();
+            if (step.rectified != kNone) floats += value(plan, step.rectified).size();
+        }
+        return std::clamp<int64_t>(kGroupFloats / floats, 1, kMost);
     }
 
     // Scales and bias of a step whose terms were measured before.
@@ -200,34 +260,50 @@ class PathScorer {
 
     // Mean and biased variance over all images and pixels: each image around its own mean, then put together (Chan,
     // Golub & LeVeque 1983, equation 1.3), in order, so that the result does not depend on the threads.
-    void measure(const PlanValue& measured, int64_t norm, const Arena& arena, std::vector<NormStatistics>& statistics) {
-        const int64_t count = arena.slots;
-        if (measured.height * measured.width * count == 1) {
-            throw std::invalid_argument("batch statistics need more than one value a channel");
-        }
-        const int64_t padded = measured.padded;
-        std::vector<float> moments(static_cast<size_t>(2 * padded * count));
-        parallel_for(count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-            float* sums = moments.data() + 2 * padded * image;
-            kernels_.moments(measured, arena, image, sums, sums + padded);
-        });
-        measured_pixels_[static_cast<size_t>(norm)] = measured.height * measured.width;
-        NormStatistics& found = statistics[static_cast<size_t>(norm)];
-        found.mean.resize(static_cast<size_t>(measured.channels));
-        found.variance.resize(static_cast<size_t>(measured.channels));
-        const double pixels = static_cast<double>(measured.height * measured.width);
-        for (int64_t c = 0; c < measured.channels; ++c) {
-            double sum = 0, squares = 0;
-            for (int64_t image = 0; image < count; ++image) sum += moments[static_cast<size_t>(2 * padded * image + c)];
-            const double mean = sum / (pixels * static_cast<double>(count));
-            for (int64_t image = 0; image < count; ++image) {
-                const float* own = moments.data() + 2 * padded * image + c;
-                const double away = own[0] / pixels - mean;
-                squares += own[padded] + pixels * away * away;
+    void start_moments(const PathPlan& plan, const Phase& phase, int64_t count) {
+        int64_t size = 0;
+        for (const PlanStep& step : phase) {
+            if (step.measured == kNone) continue;
+            if (step.height * step.width * count == 1) {
+                throw std::invalid_argument("batch statistics need more than one value a channel");
             }
-            found.mean[static_cast<size_t>(c)] = static_cast<float>(mean);
-            found.variance[static_cast<size_t>(c)] =
-                static_cast<float>(squares / (pixels * static_cast<double>(count)));
+            first_moments_[static_cast<size_t>(step.measured)] = size;
+            size += 2 * value(plan, step.raw).padded * count;
+        }
+        moments_.resize(static_cast<size_t>(size));
+    }
+
+    // [2, padded] of one image.
+    float* moments_of(const PlanStep& step, int64_t image) {
+        return moments_.data() + first_moments_[static_cast<size_t>(step.measured)] + 2 * step.padded * image;
+    }
+
+    void add_moments(const PathPlan& plan, const PlanStep& step, const Arena& arena, int64_t image) {
+        if (step.measured == kNone) return;
+        float* sums = moments_of(step, image);
+        kernels_.moments(value(plan, step.raw), arena, image, sums, sums + step.padded);
+    }
+
+    void join_moments(const Phase& phase, int64_t count, std::vector<NormStatistics>& statistics) {
+        for (const PlanStep& step : phase) {
+            if (step.measured == kNone) continue;
+            const double pixels = static_cast<double>(step.height * step.width), images = static_cast<double>(count);
+            measured_pixels_[static_cast<size_t>(step.measured)] = step.height * step.width;
+            NormStatistics& found = statistics[static_cast<size_t>(step.measured)];
+            found.mean.resize(static_cast<size_t>(step.channels));
+            found.variance.resize(static_cast<size_t>(step.channels));
+            for (int64_t c = 0; c < step.channels; ++c) {
+                double sum = 0, squares = 0;
+                for (int64_t image = 0; image < count; ++image) sum += moments_of(step, image)[c];
+                const double mean = sum / (pixels * images);
+                for (int64_t image = 0; image < count; ++image) {
+                    const float* own = moments_of(step, image) + c;
+                    const double away = own[0] / pixels - mean;
+                    squares += own[step.padded] + pixels * away * away;
+                }
+                found.mean[static_cast<size_t>(c)] = static_cast<float>(mean);
+                found.variance[static_cast<size_t>(c)] = static_cast<float>(squares / (pixels * images));
+            }
         }
     }
 
@@ -287,6 +363,8 @@ class PathScorer {
     std::vector<Workspace> workspaces_;  // of each thread
     Buffer packed_, batch_arena_;
     std::vector<int64_t> measured_pixels_;  // of each norm, in one image
+    std::vector<float> moments_;            // of a phase; of each norm [images, 2, padded]: sum, squares around mean
+    std::vector<int64_t> first_moments_;    // of each norm, where its own begin
     std::vector<ImageScore> image_scores_;
 };
 

@@ -283,9 +283,6 @@ __device__ void run_path(const ScoreArguments& arguments, const Work& work) {
         sync_threads();
         if (kMeasured && step.measured != kNone) measure(arguments, work, work.values[step.raw], step.measured);
     }
-    if (kMeasured && arguments.head.norm != kNone) {
-        measure(arguments, work, work.values[entry.head], arguments.head.norm);
-    }
     if (arguments.scores.loss) score_images(arguments, work);
     sync_threads();
 }

@@ -51,17 +51,12 @@ struct Joined {
     }
 };
 
-void require_many_values(const Program& program, const PathPlan& plan, int64_t images) {
-    const auto require = [&](int64_t value) {
-        const PlanValue& measured = plan.values[static_cast<size_t>(value)];
-        if (measured.height * measured.width * images == 1) {
+void require_many_values(const PathPlan& plan, int64_t images) {
+    for (const PlanStep& step : plan.steps) {
+        if (step.measured != kNone && step.height * step.width * images == 1) {
             throw std::invalid_argument("batch statistics need more than one value a channel");
         }
-    };
-    for (const PlanStep& step : plan.steps) {
-        if (step.measured != kNone) require(step.raw);
     }
-    if (program.head.norm != kNone) require(plan.head);
 }
 
 std::vector<int64_t> first_channels(const Program& program) {
@@ -109,7 +104,7 @@ DevicePlan make_device_plan(const Program& program, const int64_t* genes, int64_
     Joined joined;
     for (int64_t path = 0; path < paths; ++path) {
         const PathPlan plan = make_plan(program, genes + path * program.decisions, style, rules);
-        if (style == NormStyle::kMeasured) require_many_values(program, plan, division.images);
+        if (style == NormStyle::kMeasured) require_many_values(plan, division.images);
         joined.add(plan);
     }
     DevicePlan plan{};

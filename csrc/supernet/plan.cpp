@@ -55,6 +55,7 @@ class PlanBuilder {
             if (is_computed(i)) add_node(i);
         }
         plan_.head = raw_values_[static_cast<size_t>(head_node())];
+        if (style_ == NormStyle::kMeasured && program_.head.norm != kNone) measure_head();
         plan_.arena_size = arena_;
         plan_.packed_size = packed_;
         plan_.scratch_size = scratch_;
@@ -107,10 +108,11 @@ class PlanBuilder {
     // Buffers are used again for values of the same geometry only, so that their borders stay zero.
     int64_t allocate_value(int64_t node_index, int64_t border) {
         const ProgramNode& of = node(node_index);
-        PlanValue value{0, of.channels, round_up(of.channels, kLane), of.height, of.width, border};
+        PlanValue value{0, of.channels, round_up(of.channels, kLane), of.height, of.width, border, 0};
         std::vector<int64_t>& free = free_[geometry(value)];
         if (free.empty()) {
             value.offset = arena_;
+            value.is_first = 1;
             arena_ += round_up(value.size(), 16);  // a cache line
         } else {
             value.offset = free.back();
@@ -242,11 +244,30 @@ class PlanBuilder {
         terms.push_back({PlanKind::kIdentity, 1, 1, 0, step.raw, step.channels, 0, kNone, kNone});
     }
 
-    int64_t add_measured(int64_t index, const PlanTerm& convolution) {
-        if (is_measured_[static_cast<size_t>(convolution.norm)]) {
-            throw std::invalid_argument("norm " + std::to_string(convolution.norm) + " occurs twice in one path");
+    // The step that writes the head's value measures it too; a head that reads the image gets a copy to measure.
+    void measure_head() {
+        require_measured_once(program_.head.norm);
+        const auto writes = [&](const PlanStep& step) { return step.raw == plan_.head; };
+        auto step = std::find_if(plan_.steps.begin(), plan_.steps.end(), writes);
+        if (step == plan_.steps.end()) {
+            PlanStep copy = empty_step(0);
+            copy.raw = allocate_value(0, 0);
+            add_step(copy, {PlanTerm{PlanKind::kIdentity, 1, 1, 0, plan_.input, copy.channels, 0, kNone, kNone}});
+            plan_.head = copy.raw;
+            step = plan_.steps.end() - 1;
         }
-        is_measured_[static_cast<size_t>(convolution.norm)] = true;
+        step->measured = program_.head.norm;
+    }
+
+    void require_measured_once(int64_t norm) {
+        if (is_measured_[static_cast<size_t>(norm)]) {
+            throw std::invalid_argument("norm " + std::to_string(norm) + " occurs twice in one path");
+        }
+        is_measured_[static_cast<size_t>(norm)] = true;
+    }
+
+    int64_t add_measured(int64_t index, const PlanTerm& convolution) {
+        require_measured_once(convolution.norm);
         PlanStep step = empty_step(index);
         step.raw = allocate_value(index, 0);
         step.measured = convolution.norm;
@@ -355,6 +376,21 @@ void pack_depthwise(const ProgramWeight& weight, const PlanTerm& term, const Pla
 
 PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules) {
     return PlanBuilder(program, genes, style, rules).build();
+}
+
+void clear_borders(const PathPlan& plan, const Arena& arena, int64_t first, int64_t last) {
+    for (const PlanValue& value : plan.values) {
+        if (!value.is_first || value.border == 0) continue;
+        const int64_t border = value.border * value.padded, row = value.width * value.padded;
+        for (int64_t slot = first; slot < last; ++slot) {
+            float* at = address_of(value, arena, slot) - value.origin();
+            // The border above and left of the first pixel, right and left between rows, right and below the last.
+            std::fill(at, at + value.origin(), 0.0f);
+            at += value.origin() + row;
+            for (int64_t y = 1; y < value.height; ++y, at += row + 2 * border) std::fill(at, at + 2 * border, 0.0f);
+            std::fill(at, at + value.origin(), 0.0f);
+        }
+    }
 }
 
 std::vector<NormStatistics> running_statistics(const Program& program) {

@@ -21,6 +21,7 @@ struct PlanValue {
     int64_t height;
     int64_t width;
     int64_t border;
+    int64_t is_first;  // 1: no value before this one lies at the same offset
 
     NAS_ENGINE_HOST_DEVICE int64_t pitch() const { return (width + 2 * border) * padded; }
     NAS_ENGINE_HOST_DEVICE int64_t size() const { return (height + 2 * border) * pitch(); }
@@ -84,6 +85,9 @@ struct Arena {
 NAS_ENGINE_HOST_DEVICE inline float* address_of(const PlanValue& value, const Arena& arena, int64_t slot) {
     return arena.base + value.offset * arena.slots + slot * value.size() + value.origin();
 }
+
+// Sets the borders of all values to zero for the images in slots first..last-1: steps write what lies inside.
+void clear_borders(const PathPlan& plan, const Arena& arena, int64_t first, int64_t last);
 
 // How norms enter a plan: folded into the weights, or measured on the batch and applied afterwards.
 enum class NormStyle { kFolded, kMeasured };

@@ -79,6 +79,6 @@ void test_nothing_to_score() {
 int main() {
     test_nothing_to_score();
     int computed = 0;
-    for (unsigned seed = 0; seed < 200; ++seed) computed += test_a_random_program(seed);
-    CHECK(computed > 25);
+    for (unsigned seed = 0; seed < 100; ++seed) computed += test_a_random_program(seed);
+    CHECK(computed > 12);
 }

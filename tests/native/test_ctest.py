@@ -13,6 +13,7 @@ SCRIPT = Path(__file__).with_name("run_ctest.py")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # compiles: minutes on a busy machine
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_cpp_tests_pass_under_sanitizers(sanitizers: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ SCRIPT = Path(__file__).with_name("run_cuda_on_cpu.py")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # compiles: minutes on a busy machine
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 def test_kernels_as_plain_cpp_give_what_pytorch_gives(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False)
