@@ -32,8 +32,8 @@ from nas_engine.types import Architecture
 
 logger = logging.getLogger(__name__)
 
-# What 20 minutes of 2 cores a seed leave room for. Chosen on validation images of another split: after 150 epochs
-# with mirrored images Kendall's tau to 24 trainings of 40 epochs was 0.50 (fair sampling, 40 epochs: 0.29; AdamW: -0.06).
+# What 20 minutes of 2 cores a seed leave room for. Chosen on validation images of another split: after 150 epochs with
+# mirrored images Kendall's tau to 24 trainings of 40 epochs was 0.50 (fair sampling, 40 epochs: 0.29; AdamW: -0.06).
 SETTINGS: dict[str, Any] = {
     "space": {"name": "nasbench201", "channels": 8, "cells": 1},
     "evaluations": 250,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -40,31 +39,12 @@ def relu_conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tup
     return nn.ReLU(), convolution, nn.BatchNorm2d(outputs)
 
 
-class AveragePool3x3(nn.AvgPool2d):
-    """Mean of each pixel and of those of its eight neighbours that lie within the image."""
-
-    def __init__(self) -> None:
-        """Nothing is learned."""
-        super().__init__(3, stride=1, padding=1, count_include_pad=False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Feature maps of the shape of `inputs`."""
-        channels, height, width = inputs.shape[1:]
-        # In training alone, so that exports hold one pooling. On a CPU PyTorch's own takes as long as a convolution of
-        # 8 channels; a depthwise convolution with ones is four times as fast, though not on small feature maps.
-        if not self.training or inputs.device.type != "cpu" or height * width < 256:
-            return super().forward(inputs)
-        counts = F.avg_pool2d(inputs.new_ones(1, 1, height, width), 3, 1, 1, divisor_override=1)
-        sums = F.conv2d(inputs, inputs.new_ones(channels, 1, 3, 3), padding=1, groups=channels)
-        return sums * counts.reciprocal()
-
-
 def make_operation(name: str, channels: int) -> nn.Module:
     """The candidate operation `name`, any of `OPERATIONS` but ``none``, on feature maps of `channels`."""
     if name == "skip_connect":
         return nn.Identity()
     if name == "avg_pool_3x3":
-        return AveragePool3x3()
+        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
     return nn.Sequential(*relu_conv_bn(channels, channels, KERNELS[name]))
 
 

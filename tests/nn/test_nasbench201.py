@@ -343,19 +343,3 @@ def test_gradients_pass_through_every_candidate_operation():
     for gene in range(1, len(OPERATIONS)):
         network = network_of((gene,) * 6)
         assert torch.autograd.gradcheck(network, images_of(2, 4, 4).requires_grad_(), fast_mode=True)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (16, 16), (32, 32), (9, 40), (300, 1)])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_average_pooling_leaves_out_the_border_in_training_too(size, memory_format):
-    images = images_of(5, *size).contiguous(memory_format=memory_format)
-    weights = images_of(5, *size).flip(0)
-    trained, expected = images.clone().requires_grad_(), images.clone().requires_grad_()
-    pool = make_operation("avg_pool_3x3", 5)
-    output = pool.train()(trained)
-    wanted = functional.avg_pool2d(expected, 3, 1, 1, count_include_pad=False)
-    for result in (output, wanted):
-        (result * weights).sum().backward()
-    torch.testing.assert_close(output, wanted)
-    torch.testing.assert_close(trained.grad, expected.grad)
-    assert pool.eval()(images).equal(functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False))
