@@ -27,7 +27,7 @@ using nas_engine::Statistics;
 
 namespace {
 
-constexpr int kInterface = 1;  // nas_engine/native.py holds the same number
+constexpr int kInterface = 2;  // nas_engine/native.py holds the same number
 
 using Address = std::uintptr_t;
 
