@@ -15,7 +15,8 @@ from nas_engine.costs.measured import MeasuredLatency
 from nas_engine.data.base import ImageDataset
 from nas_engine.errors import ConfigError
 from nas_engine.evaluators.fit import check_images, usable_device
-from nas_engine.objectives import Constraint, FeasibilityReport, feasibility_report
+from nas_engine.limits import Constraint
+from nas_engine.objectives import FeasibilityReport, feasibility_report
 from nas_engine.options import Options
 from nas_engine.search_loop import SearchParts, price
 from nas_engine.spaces.base import SearchSpace

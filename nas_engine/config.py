@@ -239,6 +239,8 @@ def checked(model: type[Model], settings: Mapping[str, Any], prefix: str) -> Mod
     except ValidationError as error:
         first = error.errors()[0]
         name = prefix + ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise ConfigError(f"{name} is missing, and has no default") from error
         raise ConfigError(f"{name.rstrip('.')}: {first['msg']}, got {first['input']!r}") from error
 
 

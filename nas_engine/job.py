@@ -12,7 +12,6 @@ from typing import Any
 from nas_engine import __version__
 from nas_engine.assembly import RANDOM_STREAM, assemble, check_feasibility, choose_threads, seed_of
 from nas_engine.config import SearchConfig
-from nas_engine.constraints import Constraint
 from nas_engine.context import EventLog, LogReporter, Reporter, RunContext
 from nas_engine.costs.measured import MeasuredLatency, measure_latency, torch_threads
 from nas_engine.data.base import ImageDataset, Split
@@ -20,6 +19,7 @@ from nas_engine.data.loading import load_dataset
 from nas_engine.errors import ConfigError
 from nas_engine.evaluators.rank_quality import rank_quality
 from nas_engine.exports import export_network
+from nas_engine.limits import Constraint
 from nas_engine.result import SearchResult, config_of, default_run_folder
 from nas_engine.retraining import Retraining, choose_winner, random_architectures
 from nas_engine.search_loop import Search, SearchParts, best_trials, price

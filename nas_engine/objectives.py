@@ -9,7 +9,8 @@ from typing import Protocol
 from pydantic import Field, model_validator
 
 from nas_engine.config import checked
-from nas_engine.constraints import Constraint, FeasibilityReport, feasibility_report, total_violation
+from nas_engine.constraints import FeasibilityReport, feasibility_report, total_violation
+from nas_engine.limits import Constraint
 from nas_engine.options import Options
 from nas_engine.types import Failure, FailureKind, Metrics, Outcome
 

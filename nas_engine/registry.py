@@ -33,9 +33,11 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "evolution": "nas_engine.baselines.evolution:EvolutionController",
         "local-search": "nas_engine.baselines.local_search:LocalSearchController",
         "optuna": "nas_engine.baselines.optuna:OptunaController",
+        "reinforce-published": "nas_engine.baselines.categorical_reinforce:CategoricalReinforceController",
     },
     "evaluator": {
         "supernet": "nas_engine.evaluators.supernet:SupernetEvaluator",
+        "tabular": "nas_engine.evaluators.tabular:TabularEvaluator",
         "training": "nas_engine.evaluators.training:TrainingEvaluator",
     },
     "cost": {

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from nas_engine.constraints import Constraint, Estimate, feasibility_report, wilson_interval
+from nas_engine.constraints import Estimate, feasibility_report, wilson_interval
 from nas_engine.costs.analytic import AnalyticCost
 from nas_engine.errors import ConfigError, InfeasibleError
+from nas_engine.limits import Constraint
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 from nas_engine.types import Architecture, ImageShape, Metrics

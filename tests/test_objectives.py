@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nas_engine import objectives, registry
 from nas_engine.errors import ConfigError
-from nas_engine.objectives import Constraint, Objective, constrained_reward
+from nas_engine.limits import Constraint
+from nas_engine.objectives import Objective, constrained_reward
 from nas_engine.types import Failure, FailureKind, Metrics
 
 OBJECTIVES: list[Objective] = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas_engine.constraints import Constraint
 from nas_engine.costs.analytic import AnalyticCost
+from nas_engine.limits import Constraint
 from nas_engine.search_loop import best_trials, price
 from nas_engine.spaces.nasbench201 import NASBench201Space
 from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, ImageShape, Metrics, Outcome, Trial

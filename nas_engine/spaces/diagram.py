@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,30 @@ class DecisionDiagram:
             moves.append(layer_moves)
             layers.append(list(following))
         self.transitions, self._path_counts = self._number_states(layers, moves)
+
+    @classmethod
+    def from_sequences(cls, choices: Sequence[int], rows: npt.NDArray[np.integer[Any]]) -> DecisionDiagram:
+        """The diagram whose valid sequences are exactly the rows of a table.
+
+        States with equal futures are one, so the diagram is the smallest there is: a complete table needs one state a
+        decision.
+
+        Args:
+            choices: number of choices of each decision.
+            rows: genes [rows, decisions], at least one row, in lexicographic order, no two equal.
+
+        Raises:
+            ValueError: there are no rows, they are out of order, or a gene is no choice.
+        """
+        genes: IntArray = np.asarray(rows, dtype=np.int64)
+        if genes.ndim != 2 or not len(genes) or genes.shape[1] != len(choices):
+            raise ValueError(f"genes must be at least one row of {len(choices)}, got shape {genes.shape}")
+        if (genes < 0).any() or (genes >= np.array(choices)).any():
+            raise ValueError(f"a gene is outside its decision, which have {list(choices)} choices")
+        diagram = cls.__new__(cls)
+        diagram.choices = tuple(choices)
+        diagram.transitions, diagram._path_counts = _merged_trie(genes, max(choices))
+        return diagram
 
     def _number_states(
         self, layers: list[list[Hashable]], moves: list[list[list[Hashable | None]]]
@@ -100,6 +125,35 @@ class DecisionDiagram:
         """Whether `genes` is a complete, valid architecture."""
         return len(genes) == len(self.choices) and self.walk(genes) is not None
 
+    def rank(self, genes: npt.NDArray[np.integer[Any]]) -> IntArray:
+        """Numbers of architectures in lexicographic order, the inverse of `unrank`; -1 for what is not valid.
+
+        Args:
+            genes: [architectures, decisions].
+
+        Raises:
+            OverflowError: the space holds 2**63 architectures or more.
+        """
+        offsets = self._rank_offsets
+        state = np.zeros(len(genes), dtype=np.int64)
+        total = np.zeros(len(genes), dtype=np.int64)
+        valid = np.ones(len(genes), dtype=bool)
+        for column, count in zip(np.asarray(genes).T, self.choices, strict=True):
+            valid &= (column >= 0) & (column < count)
+            gene = np.where(valid, column, 0)
+            total += offsets[state, gene]
+            state = self.transitions[state, gene].astype(np.int64)
+            valid &= state >= 0
+            state = np.where(valid, state, 0)
+        return np.where(valid, total, -1)
+
+    @cached_property
+    def _rank_offsets(self) -> IntArray:
+        # Sequences that pass through lower choices, int64 [states, max_choices].
+        counts = np.array([*self._path_counts, 0], dtype=np.int64)  # transitions of -1 read the last
+        below = np.cumsum(counts[self.transitions], axis=1)
+        return np.concatenate([np.zeros_like(below[:, :1]), below[:, :-1]], axis=1)
+
     def sample(self, rng: np.random.Generator) -> tuple[int, ...]:
         """Genes drawn uniformly from *all valid architectures* (not uniformly at each decision)."""
         state, genes = 0, []
@@ -130,3 +184,45 @@ class DecisionDiagram:
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         """All valid gene tuples in lexicographic order."""
         return (self.unrank(index) for index in range(self.size))
+
+
+def _merged_trie(genes: IntArray, width: int) -> tuple[npt.NDArray[np.int32], list[int]]:
+    """Transitions and path counts of the smallest diagram of sorted rows, built from the last decision backwards."""
+    changes = genes[1:] != genes[:-1]
+    if not changes.any(axis=1).all():
+        raise ValueError("two rows of genes are equal")
+    first = changes.argmax(axis=1)
+    rows = np.arange(len(first))
+    if (genes[1:][rows, first] < genes[:-1][rows, first]).any():
+        raise ValueError("rows of genes are not in lexicographic order")
+    layers: list[IntArray] = [np.full((1, width), -1)]
+    counts: list[IntArray] = [np.ones(1, dtype=np.int64)]
+    targets = np.zeros(len(genes), dtype=np.int64)  # of each row: its state in the layer after the decision
+    for position in range(genes.shape[1] - 1, -1, -1):
+        # Rows that agree before the decision are one prefix; prefixes with equal moves are one state.
+        prefix = np.concatenate([[0], np.cumsum(first < position)])
+        moves = np.full((int(prefix[-1]) + 1, width), -1)
+        moves[prefix, genes[:, position]] = targets
+        states, state_of = _distinct(moves)
+        targets = state_of[prefix]
+        layers.append(states)
+        counts.append(np.where(states >= 0, counts[-1][states], 0).sum(axis=1))
+    layers.reverse()
+    starts = np.cumsum([0, *map(len, layers)])
+    numbered = [np.where(s >= 0, s + start, -1) for s, start in zip(layers, starts[1:], strict=True)]
+    return np.concatenate(numbered).astype(np.int32), np.concatenate(counts[::-1]).tolist()
+
+
+def _distinct(rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Distinct rows, and which of them each row is.
+
+    Rows are told apart by a 64-bit hash, which is verified: sorting whole rows takes fifty times as long.
+    """
+    factors = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], dtype=np.uint64) * 2 + 1
+    with np.errstate(over="ignore"):
+        hashes = (rows.astype(np.uint64) * factors).sum(axis=1)
+    _, places, which = np.unique(hashes, return_index=True, return_inverse=True)
+    distinct = rows[places]
+    if not np.array_equal(distinct[which], rows):
+        distinct, which = np.unique(rows, axis=0, return_inverse=True)
+    return distinct, which.reshape(-1)

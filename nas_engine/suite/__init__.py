@@ -1,0 +1,1 @@
+"""Comparing search methods on a table over many seeds."""

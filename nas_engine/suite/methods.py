@@ -1,0 +1,88 @@
+"""The methods that a benchmark compares: names for a controller, its options and how many it proposes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from nas_engine import registry
+from nas_engine.config import component
+from nas_engine.errors import ConfigError, nearest_hint
+from nas_engine.spaces.base import SearchSpace
+
+
+@dataclass(frozen=True)
+class Method:
+    """A controller as it takes part in a benchmark.
+
+    Attributes:
+        label: how it is named in results.
+        controller: name of the controller.
+        options: its options; the rest keeps its defaults.
+        batch: architectures that it proposes before it learns.
+    """
+
+    label: str
+    controller: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 1
+
+    def build(self, space: SearchSpace, seed: int) -> Any:
+        """A fresh controller of `space`."""
+        chosen = component("controller", {"name": self.controller, **self.options})
+        return chosen.factory(space, chosen.options, seed)
+
+
+# One line a method. Methods that learn from single rewards are asked for one architecture at a time.
+_METHODS = (
+    Method("random", "random"),
+    Method("evolution", "evolution", {"population_size": 30, "sample_size": 10}),
+    Method("evolution-published", "evolution", {"population_size": 10, "sample_size": 3}),
+    Method("local-search", "local-search"),
+    Method("tpe", "optuna", {"sampler": "tpe"}),
+    Method("reinforce-published", "reinforce-published"),
+    Method("reinforce", "reinforce", batch=10),
+    Method("ppo", "ppo", batch=10),
+)
+METHODS: Mapping[str, Method] = {method.label: method for method in _METHODS}
+
+
+def parse_methods(text: str) -> list[Method]:
+    """Read ``random,ppo,ppo:learning_rate=0.01:batch=5``.
+
+    Args:
+        text: names separated by commas: those of `METHODS` and of all controllers. Options, and ``batch``, follow
+            after colons.
+
+    Raises:
+        ConfigError: an unknown method or option, a method twice, or none.
+    """
+    found = [_parse(part.strip()) for part in text.split(",") if part.strip()]
+    labels = [method.label for method in found]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice or not found:
+        problem = f"method {twice[0]!r} is named twice" if twice else "no method is named"
+        raise ConfigError(f"{problem}: --methods takes different ones, separated by commas, for example random,ppo")
+    return found
+
+
+def _parse(text: str) -> Method:
+    name, *settings = text.split(":")
+    known = METHODS.get(name)
+    if known is None and name not in registry.names("controller"):
+        raise ConfigError(f"unknown method {name!r}: {nearest_hint(name, {*METHODS, *registry.names('controller')})}")
+    base = known or Method(name, name)
+    options = dict(base.options)
+    for setting in settings:
+        option, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"method {text!r}: write options as NAME=VALUE, got {setting!r}")
+        options[option] = yaml.safe_load(value)
+    batch = options.pop("batch", base.batch)
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise ConfigError(f"method {text!r}: batch must be a whole number of at least 1, got {batch!r}")
+    component("controller", {"name": base.controller, **options})  # refuses what the controller does not take
+    return Method(text, base.controller, options, batch)
