@@ -1,4 +1,4 @@
-"""The command line: search, resume, show, train, export, doctor. The only file that prints."""
+"""The command line: search, resume, show, train, export, benchmark, doctor. The only file that prints."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+_METHODS = "random,evolution,evolution-published,local-search,tpe,reinforce-published,reinforce,ppo"
 # `search` takes every setting of the configuration as an option, so it reads its arguments itself.
 _FREE = {"ignore_unknown_options": True, "allow_extra_args": True}
 _Run = Annotated[Path, typer.Argument(help="folder of a run, for example runs/digits-nasbench201-ppo-1")]
@@ -180,6 +181,67 @@ def export(
 
 
 @app.command()
+def benchmark(
+    table: Annotated[str, typer.Argument(help="nasbench201, nasbench201-hardware, nasbench-macro, or FILE.yaml")],
+    methods: Annotated[str, typer.Option(help="NAME[:OPTION=VALUE...], separated by commas")] = _METHODS,
+    seeds: Annotated[int, typer.Option(help="repetitions of each method")] = 100,
+    budget_seconds: Annotated[float | None, typer.Option(help="simulated seconds of a repetition")] = None,
+    budget_evaluations: Annotated[int | None, typer.Option(help="evaluations of a repetition")] = None,
+    until_optimum: Annotated[
+        bool, typer.Option("--until-optimum", help="Go on after the budget, if there is one, until the best is found.")
+    ] = False,
+    cap: Annotated[int, typer.Option(help="evaluations after which --until-optimum gives up")] = 2_000,
+    file: Annotated[Path | None, typer.Option(help="the table's file; by default in NAS_ENGINE_DATA")] = None,
+    reward: Annotated[str | None, typer.Option(help="reward column; by default that of the description")] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="limit in place of those described, 'COLUMN <= NUMBER'; may be repeated")
+    ] = None,
+    merge_isomorphic: Annotated[
+        bool, typer.Option("--merge-isomorphic", help="Rows that the description's space calls equal count as one.")
+    ] = False,
+    published: Annotated[Path | None, typer.Option(help="CSV of published results, of the described form")] = None,
+    out: Annotated[Path, typer.Option(help="results; single seeds go beside it as NAME.seeds.jsonl")] = Path(
+        "results.json"
+    ),
+    plot: Annotated[Path | None, typer.Option(help="anytime plot, for example anytime.png")] = None,
+    processes: Annotated[int | None, typer.Option(help="worker processes; by default one for each CPU")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the seeds that an earlier run of the same benchmark finished.")
+    ] = False,
+) -> None:
+    """Compare search methods on a table of known results, over many seeds.
+
+    \b
+    Examples:
+      python -m nas_engine benchmark nasbench201 --seeds 500 --budget-seconds 12000 --plot anytime.png
+      python -m nas_engine benchmark nasbench201 --methods random,ppo --reward val12_cifar100 --until-optimum
+      python -m nas_engine benchmark my_table.yaml --methods evolution,ppo:learning_rate=0.01 --budget-evaluations 150
+    """
+    from nas_engine.suite.command import Request, run_request
+
+    request = Request(
+        table=table,
+        methods=methods,
+        seeds=seeds,
+        budget_seconds=budget_seconds,
+        budget_evaluations=budget_evaluations,
+        until_optimum=until_optimum,
+        cap=cap,
+        file=file,
+        reward=reward,
+        constraints=constraint,
+        merge_isomorphic=merge_isomorphic,
+        published=published,
+        out=out,
+        plot=plot,
+        processes=processes,
+        resume=resume,
+    )
+    with _reporting() as (_, reporter), _interruptible(request.how_to_continue):
+        print(run_request(request, reporter))
+
+
+@app.command()
 def doctor() -> None:
     """Say what this installation can do: versions, devices, the native module and why it is or is not used.
 
@@ -263,6 +325,16 @@ def _conclude(console: Console, result: Any) -> None:
     print_next(console, result)
     if result.unmet:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _interruptible(hint: str) -> Iterator[None]:
+    """Ctrl-C ends the work at once; one line says how to continue it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nstopped: {hint}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -1,0 +1,23 @@
+"""What a worker process of a benchmark does; imported alone, so that it starts fast and loads only what methods need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas_engine.spaces.table import TableSpace
+from nas_engine.suite.methods import Method
+from nas_engine.suite.run import Budget, SeedResult, run_block
+from nas_engine.tables.description import TableDescription
+from nas_engine.tables.table import load_table
+
+_spaces: list[TableSpace] = []  # the one table of this process
+
+
+def start_worker(description: TableDescription) -> None:
+    """Read the table, once for all blocks of this process."""
+    _spaces[:] = [TableSpace(load_table(description))]
+
+
+def run_in_worker(method: Method, seeds: Sequence[int], budget: Budget) -> list[SeedResult]:
+    """Run a block of seeds on the table of `start_worker`."""
+    return run_block(_spaces[0], method, seeds, budget)
