@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field
 
@@ -124,6 +125,7 @@ class OptunaController:
             self.study = optuna.create_study(storage=self._storage, study_name=_STUDY, direction="maximize")
         self._study_id = self._storage.get_study_id_from_name(_STUDY)
         self._seen = SeenArchitectures(self.space)
+        self._common = IntersectionSearchSpace(include_pruned=True)
         self._running: dict[Architecture, int] = {}
         self._answered: set[tuple[int, ...]] = set()  # suggestions that the study knows the reward of
 
@@ -140,7 +142,10 @@ class OptunaController:
         return self._enqueue(self._seen.draw(self._rng))
 
     def _ask(self) -> optuna.Trial:
-        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        self.study.sampler = sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        if isinstance(sampler, optuna.samplers.TPESampler):
+            # What all trials have in common is a function of the trials that half of the time would go into afresh.
+            sampler._search_space = self._common
         return self.study.ask(self._distributions)
 
     def _answer(self, number: int, suggested: tuple[int, ...]) -> None:

@@ -102,6 +102,11 @@ def _label(axes: Any, table: Table, title: str, *, by_seconds: bool) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("simulated seconds" if by_seconds else "evaluations")
     axes.set_ylabel(f"regret of {reward} (median, quartiles shaded)")
+    # Logarithmic down to the second-best architecture, below which there is only the optimum, 0.
+    distinct = np.unique(table.rewards)
+    if len(distinct) > 1:
+        axes.set_yscale("symlog", linthresh=float(distinct[-1] - distinct[-2]), linscale=0.5)
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.set_title(title)
     axes.grid(alpha=0.3)

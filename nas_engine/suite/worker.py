@@ -1,4 +1,4 @@
-"""What a worker process of a benchmark does; imported alone, so that it starts fast and loads only what methods need."""
+"""What a worker process of a benchmark does; it starts fast, because it loads only what its methods need."""
 
 from __future__ import annotations
 
