@@ -30,8 +30,8 @@ class TabularOptions(Options):
 class TabularEvaluator:
     """Looks accuracies up in a table whose decisions are those of the space, in order.
 
-    Metrics: ``accuracy``, ``simulated_s`` where the table has a cost column, and the report columns under their own
-    names. An architecture that the table lacks is a `Failure`.
+    Metrics: ``accuracy``, and ``simulated_s`` where the table has a cost column. The report columns are not among them:
+    they are test accuracies, by which a search must not choose. An architecture that the table lacks is a `Failure`.
     """
 
     Options = TabularOptions
@@ -95,8 +95,5 @@ class TabularEvaluator:
     def _outcome(self, row: int, architecture: Architecture) -> Outcome:
         if row < 0:
             return Failure(FailureKind.ERROR, f"table {self.table.name!r} has no row for {architecture.key}")
-        reported = zip(self.table.description.reported, self.table.reports[row].tolist(), strict=True)
-        values = {name: value for name, value in reported if np.isfinite(value)}
-        if self.table.costs is not None:
-            values["simulated_s"] = float(self.table.costs[row])
-        return Metrics({**values, "accuracy": float(self._accuracies[row])})
+        costs = {} if self.table.costs is None else {"simulated_s": float(self.table.costs[row])}
+        return Metrics({"accuracy": float(self._accuracies[row]), **costs})

@@ -143,7 +143,7 @@ def _order(index: Column, other: Column, name: str, source: str) -> npt.NDArray[
         raise ConfigError(f"column {name!r} of table {source!r} holds a value twice: it cannot be joined on")
     found = [places.get(value, -1) for value in keys.tolist()]
     if -1 in found:
-        raise ConfigError(f"table {source!r} has no row whose {name!r} is {keys[found.index(-1)]!r}")
+        raise ConfigError(f"table {source!r} has no row whose {name!r} is {str(keys[found.index(-1)])!r}")
     return np.array(found, dtype=np.int64)
 
 
