@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _INITIAL_SCALE = 1e-3
+_LARGEST_GRADIENT = 1e150
 
 
 class CategoricalReinforceOptions(Options):
@@ -60,6 +61,8 @@ class CategoricalReinforceController:
         self.logits: FloatArray = _INITIAL_SCALE * self._rng.standard_normal(
             (len(space.decisions), space.diagram.transitions.shape[1])
         )
+        counts = np.array([len(decision.choices) for decision in space.decisions])
+        self._exists = np.arange(self.logits.shape[1]) < counts[:, None]
         self._first, self._second = np.zeros_like(self.logits), np.zeros_like(self.logits)
         self._steps = 0
         self._average, self._weight = 0.0, 0.0
@@ -125,8 +128,8 @@ class CategoricalReinforceController:
         return gradient
 
     def _step(self, ascent: FloatArray) -> None:
-        if not np.isfinite(ascent).all():
-            return  # an odd reward teaches nothing
+        if not (np.abs(ascent) < _LARGEST_GRADIENT).all():
+            return  # its square would overflow; NaN and infinity fail too
         self._steps += 1
         self._first = _BETA1 * self._first - (1 - _BETA1) * ascent
         self._second = _BETA2 * self._second + (1 - _BETA2) * ascent**2
@@ -135,12 +138,10 @@ class CategoricalReinforceController:
         self.logits = self.logits - self.options.learning_rate * mean / (deviation + _EPSILON)
 
     def _entropy(self) -> float:
-        total = 0.0
-        for logits, decision in zip(self.logits, self.space.decisions, strict=True):
-            probabilities = _softmax(logits, np.arange(len(logits)) < len(decision.choices))
-            positive = probabilities[probabilities > 0]
-            total -= float((positive * np.log(positive)).sum())
-        return total / len(self.logits)
+        weights = np.where(self._exists, np.exp(self.logits - self.logits.max(axis=1, keepdims=True)), 0.0)
+        probabilities = weights / weights.sum(axis=1, keepdims=True)
+        logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
+        return float(-(probabilities * logs).sum() / len(self.logits))
 
 
 def _softmax(logits: FloatArray, allowed: npt.NDArray[np.bool_]) -> FloatArray:

@@ -128,3 +128,46 @@ def test_ranks_outside_are_refused(index):
 def test_pickling_keeps_the_rules():
     rule = ([2, 3, 3], [[4, 0], [0, 1, 2], [0, 1, 2]], 4)
     assert list(pickle.loads(pickle.dumps(diagram_of(rule)))) == valid_sequences(rule)
+
+
+@given(sum_rules())
+def test_a_table_of_the_valid_sequences_gives_the_same_language(rule):
+    expected = valid_sequences(rule)
+    if not expected:
+        return
+    table = DecisionDiagram.from_sequences(rule[0], np.array(expected))
+    assert list(table) == expected
+    assert table.size == len(expected)
+    assert len(table.transitions) <= len(diagram_of(rule).transitions), "states with equal futures are one"
+
+
+@given(sum_rules())
+def test_rank_inverts_unrank_and_knows_what_is_not_valid(rule):
+    expected = valid_sequences(rule)
+    if not expected:
+        return
+    everything = np.array(list(itertools.product(*map(range, rule[0]))))
+    places = {genes: place for place, genes in enumerate(expected)}
+    wanted = [places.get(tuple(genes), -1) for genes in everything.tolist()]
+    assert diagram_of(rule).rank(everything).tolist() == wanted
+
+
+def test_a_complete_table_needs_one_state_a_decision():
+    complete = np.array(list(itertools.product(range(3), range(2), range(4))))
+    assert len(DecisionDiagram.from_sequences([3, 2, 4], complete).transitions) == 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (np.empty((0, 2)), "at least one row"),
+        ([[0, 1, 1]], "at least one row of 2"),
+        ([[0, 2]], "outside its decision"),
+        ([[0, -1]], "outside its decision"),
+        ([[0, 1], [0, 1]], "equal"),
+        ([[1, 0], [0, 1]], "lexicographic order"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(rows, expected):
+    with pytest.raises(ValueError, match=expected):
+        DecisionDiagram.from_sequences([2, 2], np.array(rows, dtype=np.int64))
