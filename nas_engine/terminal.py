@@ -117,8 +117,9 @@ def print_result(console: Console, result: SearchResult) -> None:
     if result.report["rank_quality"]:
         quality = result.report["rank_quality"]
         console.print(
-            f"supernet ranking on {quality['n']} random architectures: Kendall tau {quality['tau']:.2f} "
-            f"(95 % interval {quality['tau_low']:.2f} to {quality['tau_high']:.2f}; trained from scratch they reach "
+            f"{result.config.evaluator.name} ranking on {quality['n']} random architectures: "
+            f"Kendall tau {quality['tau']:.2f} (95 % interval {quality['tau_low']:.2f} "
+            f"to {quality['tau_high']:.2f}; trained from scratch they reach "
             f"{quality['accuracy_min']:.1%} to {quality['accuracy_max']:.1%})",
             highlight=False,
         )

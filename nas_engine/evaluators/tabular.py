@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nas_engine.data.base import ImageDataset
 from nas_engine.errors import ConfigError
 from nas_engine.evaluators.base import Progress
-from nas_engine.options import Options
+from nas_engine.options import Options, located
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.table import TableSpace, check_same_genes
-from nas_engine.tables.description import load_description
+from nas_engine.tables.description import built_in_tables, load_description
 from nas_engine.tables.table import load_table
 from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict
+
+
+def _located_table(name: str) -> str:
+    return name if name in built_in_tables() else located(name)
 
 
 class TabularOptions(Options):
     """Which table, and which of its columns counts."""
 
-    table: str = Field("nasbench201", description="built-in name or FILE.yaml that describes a table")
-    file: str | None = Field(None, description="the table's file; by default in the folder NAS_ENGINE_DATA")
+    table: Annotated[str, AfterValidator(_located_table)] = Field(
+        "nasbench201", description="built-in name or FILE.yaml that describes a table"
+    )
+    file: Annotated[str | None, AfterValidator(lambda text: text and located(text))] = Field(
+        None, description="the table's file; by default in the folder NAS_ENGINE_DATA"
+    )
     reward: str | None = Field(None, description="column of accuracies; by default that of the description")
 
 

@@ -7,13 +7,14 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_engine.context import finite
-from nas_engine.errors import ConfigError, StoreError
+from nas_engine.errors import ConfigError, NasEngineError, StoreError
 from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.methods import Method
 from nas_engine.suite.run import Budget, SeedResult, run_block
@@ -23,7 +24,7 @@ from nas_engine.tables.description import TableDescription
 Done = Callable[[int, int, str], None]
 """(seeds finished, seeds in all, method of the last)."""
 
-_BLOCK = 10
+_BLOCK = 5
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -74,6 +75,7 @@ def run_benchmark(
     Raises:
         ConfigError: the record is of another table or budget.
         StoreError: it cannot be written.
+        NasEngineError: a worker died.
     """
     settings = benchmark.settings(space.table.fingerprint)
     finished = _read_record(record, settings) if resume and record.exists() else {}
@@ -117,6 +119,10 @@ def _results(
             while waiting:
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in ready)
+        except BrokenProcessPool as error:
+            raise NasEngineError(
+                "a worker process died, perhaps for lack of memory: use fewer --processes; --resume keeps what is done"
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()

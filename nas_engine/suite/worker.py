@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 
 from nas_engine.spaces.table import TableSpace
@@ -15,6 +17,8 @@ _spaces: list[TableSpace] = []  # the one table of this process
 
 def start_worker(description: TableDescription) -> None:
     """Read the table, once for all blocks of this process."""
+    # Ctrl-C reaches all processes of a terminal; this one has nothing to save, and nothing to say.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     _spaces[:] = [TableSpace(load_table(description))]
 
 

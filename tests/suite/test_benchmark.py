@@ -66,8 +66,8 @@ def test_results_have_the_promised_fields(described: str, tmp_path: Path, capsys
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(described: str, tmp_path: Path) -> None:
     for processes in (1, 2):
-        benchmark(described, "--methods", "random,evolution,ppo", "--seeds", 11, "--budget-evaluations", 40,
-                  "--until-optimum", "--processes", processes, "--out", tmp_path / f"{processes}.json")  # fmt: skip
+        benchmark(described, "--methods", "random,ppo", "--seeds", 11, "--budget-evaluations", 20,
+                  "--processes", processes, "--out", tmp_path / f"{processes}.json")  # fmt: skip
     one, two = (records(tmp_path / f"{processes}.seeds.jsonl") for processes in (1, 2))
     assert one == two
 
