@@ -49,8 +49,10 @@ class Reward(Options):
 class Joined(Options):
     """A second file whose columns are known before an evaluation."""
 
-    file: str = Field(description="CSV, TSV, JSONL, JSON or NPZ")
-    index: str = Field(description="column that both files have and that is different in each row")
+    file: str = Field(description="CSV, TSV, JSONL, JSON, NPZ or pickle")
+    index: str = Field(
+        description="column of both files, different in each row; $row: the number of the row"
+    )
 
 
 class Context(Options):
@@ -101,7 +103,7 @@ class TableDescription(Options):
     """A table: its file, and what its columns mean. Columns of nested JSON are dotted paths, ``test_acc.0``."""
 
     name: str = Field("table", pattern=r"^[\w.-]+$", description="name in keys of architectures and in results")
-    file: str = Field(description="CSV, TSV, JSONL, JSON or NPZ, also as .gz")
+    file: str = Field(description="CSV, TSV, JSONL, JSON, NPZ or pickle, also as .gz")
     decisions: Annotated[DecisionColumns, BeforeValidator(_decisions)] = Field(description="columns of the genes")
     reward: Annotated[Reward, BeforeValidator(lambda value: _as_mapping("column", value))] = Field(
         description="what a search is told"

@@ -1,4 +1,4 @@
-"""Columns of a table file: CSV, TSV, JSONL, JSON or NPZ, packed by gzip or not; only those that are needed."""
+"""Columns of a table file: CSV, TSV, JSONL, JSON, NPZ or pickle, packed by gzip or not; only those that are needed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas_engine.data.safe_pickle import load_plain_pickle
 from nas_engine.errors import ConfigError, nearest_hint
 
 KEY = "$key"
 """The name of the column that holds the keys, where a JSON file is a mapping from keys to rows."""
+
+ROW = "$row"
+"""The name of the column that holds the number of each row, from 0."""
 
 Column = Sequence[Any] | npt.NDArray[Any]
 Reader = Callable[[bytes, Sequence[str]], Mapping[str, Column]]
@@ -34,8 +38,9 @@ def read_columns(path: Path, names: Iterable[str], optional: Iterable[str] = ())
     """Read some columns of a table, as they stand in the file.
 
     Args:
-        path: a file ending in .csv, .tsv, .jsonl, .json or .npz, and perhaps .gz after that.
-        names: columns; dotted paths into nested JSON (``test_acc.0``) and into arrays of an NPZ of two dimensions.
+        path: a file ending in .csv, .tsv, .jsonl, .json, .npz or .pickle, and perhaps .gz after that.
+        names: columns; dotted paths into nested JSON (``test_acc.0``), into arrays of an NPZ of two dimensions, and to
+            the lists of a pickle (``nasbench201.cifar10.edgegpu_latency`` in the file of HW-NAS-Bench).
         optional: more columns, which may be absent.
 
     Returns:
@@ -44,8 +49,9 @@ def read_columns(path: Path, names: Iterable[str], optional: Iterable[str] = ())
     Raises:
         ConfigError: the file cannot be read, or a column is missing.
     """
-    wanted = list(dict.fromkeys(names))
-    extra = [name for name in dict.fromkeys(optional) if name not in wanted]
+    named = list(dict.fromkeys(names))
+    wanted = [name for name in named if name != ROW]
+    extra = [name for name in dict.fromkeys(optional) if name not in named]
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     reader = _READERS.get(suffixes[-1] if suffixes else "")
     if reader is None:
@@ -68,6 +74,8 @@ def read_columns(path: Path, names: Iterable[str], optional: Iterable[str] = ())
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ConfigError(f"columns of table {path.name!r} differ in length: {lengths}")
+    if ROW in named:
+        columns[ROW] = np.arange(next(iter(lengths.values()), 0))
     return columns
 
 
@@ -109,7 +117,9 @@ def _one_line(error: BaseException) -> str:
 def _read_separated(separator: str) -> Reader:
     def read(content: bytes, names: Sequence[str]) -> dict[str, Column]:
         text = content.decode("utf-8-sig")
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        # Only between quotes is the end of a line no end of a row.
+        lines: Iterable[str] = io.StringIO(text, newline="") if '"' in text else text.split("\n")
+        rows = csv.reader(lines, delimiter=separator, strict=True)
         header = next(rows, [])
         for name in names:
             if name not in header:
@@ -143,10 +153,7 @@ def _read_json(content: bytes, names: Sequence[str]) -> dict[str, Column]:
         columns = _from_rows(list(loaded.values()), [name for name in names if name != KEY], [KEY])
         return {**columns, **({KEY: list(loaded)} if KEY in names else {})}
     if isinstance(loaded, dict):  # columns
-        for name in names:
-            if not isinstance(loaded.get(name), list):
-                raise _NoColumn(name, (key for key, column in loaded.items() if isinstance(column, list)))
-        return {name: loaded[name] for name in names}
+        return _lists(loaded, names)
     if not isinstance(loaded, list):
         raise ValueError("it holds neither rows nor columns")
     return _from_rows(loaded, names)
@@ -175,6 +182,22 @@ def _inside(row: Any, path: str, more: Sequence[str]) -> Any:
     return value
 
 
+def _read_pickle(content: bytes, names: Sequence[str]) -> dict[str, Column]:
+    try:
+        loaded = load_plain_pickle(content)
+    except Exception as error:  # a malformed pickle raises almost any type
+        raise ValueError(str(error)) from error
+    return _lists(loaded, names)
+
+
+def _lists(columns: dict[str, Any], names: Sequence[str]) -> dict[str, Column]:
+    found = {name: _inside(columns, name, ()) for name in names}
+    for name, column in found.items():
+        if not isinstance(column, list):
+            raise _NoColumn(name, (key for key, other in columns.items() if isinstance(other, list)))
+    return found
+
+
 def _read_npz(content: bytes, names: Sequence[str]) -> dict[str, Column]:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         stems = {name: name if name in archive else name.rpartition(".")[0] for name in names}
@@ -198,4 +221,6 @@ _READERS: dict[str, Reader] = {
     ".jsonl": _read_json_lines,
     ".json": _read_json,
     ".npz": _read_npz,
+    ".pickle": _read_pickle,
+    ".pkl": _read_pickle,
 }

@@ -128,7 +128,10 @@ def _read(description: TableDescription, measured: Sequence[str]) -> dict[str, C
         return read_columns(Path(description.file), [*names, *measured])
     # A metric stands in whichever of the two files has it.
     columns = read_columns(Path(description.file), [*names, joined.index], optional=measured)
-    more = read_columns(Path(joined.file), [joined.index, *(name for name in measured if name not in columns)])
+    rest = [name for name in measured if name not in columns]
+    if not rest:
+        return columns
+    more = read_columns(Path(joined.file), [joined.index, *rest])
     order = _order(columns[joined.index], more.pop(joined.index), joined.index, Path(joined.file).name)
     return {**columns, **{name: np.asarray(column)[order] for name, column in more.items()}}
 

@@ -70,6 +70,9 @@ def test_a_failing_compile_names_the_way_out(tmp_path: Path, mode: str) -> None:
     assert "NAS_ENGINE_BUILD=none" in last
 
 
+_DESCRIPTION = "nas_engine/tables/builtin/nasbench201.yaml"
+
+
 @pytest.mark.slow
 def test_none_makes_a_pure_wheel_with_both_packages(tmp_path: Path) -> None:
     # A copy, for setuptools leaves its build folder in the source tree.
@@ -81,5 +84,5 @@ def test_none_makes_a_pure_wheel_with_both_packages(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     files = zipfile.ZipFile(wheel).namelist()
-    assert {"nas_engine/py.typed", "nas_envs/py.typed", "nas_envs/vector_env.py"} <= set(files)
+    assert {"nas_engine/py.typed", "nas_envs/py.typed", "nas_envs/vector_env.py", _DESCRIPTION} <= set(files)
     assert not [name for name in files if name.startswith(("nas_engine/_C", "envs/", "tests/", "csrc/"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_a_second_file_is_joined_by_index(tmp_path: Path) -> None:
     assert "has no row whose 'idx' is '2'" in refusal(path, **settings)
     csv(other, "idx,ms\n0,5\n1,6\n1,6\n2,3\n")
     assert "holds a value twice" in refusal(path, **settings)
+
+
+def test_a_pickle_of_the_form_of_hw_nas_bench(tmp_path: Path) -> None:
+    path = csv(tmp_path / "t.csv", "ops,score\n0,1\n1,2\n2,3\n")
+    metrics = {"config": [{"arch_str": "|a~0|"}] * 3, "edgegpu_latency": [5.0, 6.5, 7.0], "edgetpu_latency": [1, -1, 2]}
+    (tmp_path / "hw.pickle").write_bytes(pickle.dumps({"nasbench201": {"cifar10": metrics}, "fbnet": {}}))
+    joined = {"file": str(tmp_path / "hw.pickle"), "index": "$row"}
+    known = {name: f"nasbench201.cifar10.{name}_latency" for name in ("edgegpu", "edgetpu")}
+    settings = {"cost": None, "joined": joined, "known": known, "missing": -1}
+    table = table_of(path, **settings, constraints=["edgetpu > 0"])
+    assert table.genes.ravel().tolist() == [0, 2]
+    assert table.known.tolist() == [[5.0, 1.0], [7.0, 2.0]]
+    (tmp_path / "hw.pickle").write_bytes(pickle.dumps({"nasbench201": print}))
+    assert "it asks for builtins.print" in refusal(path, **settings)
 
 
 def test_equal_rows_are_one(tmp_path: Path) -> None:
