@@ -17,7 +17,6 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from nas_engine import __version__
 from nas_engine.errors import ConfigError, NasEngineError, SearchInterrupted
 
 app = typer.Typer(
@@ -29,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _METHODS = "random,evolution,evolution-published,local-search,tpe,reinforce-published,reinforce,ppo"
+# Typer does not export the base of its errors of usage.
+_UsageError: Any = typer.BadParameter.__base__
 # `search` takes every setting of the configuration as an option, so it reads its arguments itself.
 _FREE = {"ignore_unknown_options": True, "allow_extra_args": True}
 _Run = Annotated[Path, typer.Argument(help="folder of a run, for example runs/digits-nasbench201-ppo-1")]
@@ -102,7 +103,7 @@ def show(run: _Run, as_json: Annotated[bool, typer.Option("--json", help="Print 
 
     result = SearchResult(run)
     if as_json:
-        print(json.dumps(_as_json(result), indent=2, allow_nan=False))
+        print(json.dumps(result.as_json(), indent=2, allow_nan=False))
         return
     console = Console()
     print_progress(console, result)
@@ -261,10 +262,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors a user can act on are one line and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except NasEngineError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except _UsageError as error:
+        text = error.format_message()
+        # Without arguments the message is the help.
+        print(text if "\n" in text else f"error: {text.rstrip('.')}; see {_help_of(error)}", file=sys.stderr)
+        code = 2
+    except typer.Abort:
+        print("stopped", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _help_of(error: Any) -> str:
+    return f"{error.ctx.command_path if error.ctx else 'python -m nas_engine'} --help"
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
@@ -368,37 +382,3 @@ def _print_settings() -> None:
     for name, default, meaning in describe():
         table.add_row(f"--{name}", default, meaning)
     Console().print(table)
-
-
-def _as_json(result: Any) -> dict[str, Any]:
-    from nas_engine.context import finite
-
-    plain: dict[str, Any] = finite(_summary(result))  # JSON has no NaN
-    return plain
-
-
-def _summary(result: Any) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "run": str(result.run),
-        "config": result.config.model_dump(mode="json"),
-        "finished": bool(result.report),
-        "seconds": result.seconds,
-        "report": result.report,
-        "pareto_front": [_trial_json(trial) for trial in result.pareto_front],
-        "trials": [_trial_json(trial) for trial in result.trials],
-    }
-
-
-def _trial_json(trial: Any) -> dict[str, Any]:
-    failure = None if trial.metrics is not None else {"kind": trial.outcome.kind, "message": trial.outcome.message}
-    return {
-        "number": trial.number,
-        "architecture": trial.architecture.key,
-        "phase": trial.phase,
-        "step": trial.step,
-        "reward": trial.reward,
-        "cached": trial.cached,
-        "values": dict(trial.outcome.values),
-        "failure": failure,
-    }

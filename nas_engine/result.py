@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas_engine import registry
+from nas_engine import __version__, registry
 from nas_engine.config import SearchConfig
+from nas_engine.context import finite
 from nas_engine.errors import StoreError
 from nas_engine.retraining import trained_network
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.store import RunStore
-from nas_engine.types import Architecture, ImageShape, Metrics, Trial
+from nas_engine.types import Architecture, Failure, ImageShape, Metrics, Trial
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,36 @@ class SearchResult:
     def pareto_front(self) -> list[Trial]:
         """Search trials that no other beats in accuracy and in every cost at once, cheapest first."""
         return pareto_front([trial for trial in self.trials if trial.phase == "search"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values; numbers that are not finite, which JSON has not, are None."""
+        plain: dict[str, Any] = finite(
+            {
+                "version": __version__,
+                "run": str(self.run),
+                "config": self.config.model_dump(mode="json"),
+                "finished": bool(self.report),
+                "seconds": self.seconds,
+                "report": self.report,
+                "pareto_front": [_trial_json(trial) for trial in self.pareto_front],
+                "trials": [_trial_json(trial) for trial in self.trials],
+            }
+        )
+        return plain
+
+
+def _trial_json(trial: Trial) -> dict[str, Any]:
+    outcome = trial.outcome
+    return {
+        "number": trial.number,
+        "architecture": trial.architecture.key,
+        "phase": trial.phase,
+        "step": trial.step,
+        "reward": trial.reward,
+        "cached": trial.cached,
+        "values": dict(outcome.values),
+        "failure": {"kind": outcome.kind, "message": outcome.message} if isinstance(outcome, Failure) else None,
+    }
 
 
 def finished(run: Path) -> SearchResult | None:

@@ -75,6 +75,11 @@ class TableSpace(SearchSpace):
         self._neighbours: dict[int, list[Architecture]] = {}
         self._representatives = _representatives(self) if table.description.merge_isomorphic else None
 
+    @property
+    def distinct(self) -> int:
+        """Number of different canonical architectures."""
+        return len(self.architectures) if self._representatives is None else len(set(self._representatives))
+
     def rows_of(self, genes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Rows of `genes` [n, decisions]; -1 where the table has none."""
         return self.diagram.rank(genes)
@@ -91,13 +96,13 @@ class TableSpace(SearchSpace):
         """What is known before an evaluation, at no cost.
 
         Args:
-            genes: int64 [n, decisions], of rows of the table.
+            genes: int64 [n, decisions].
 
         Returns:
-            float64 [n, metrics], columns `known_metric_names`; NaN where the table has a gap.
+            float64 [n, metrics], columns `known_metric_names`; NaN where the table has a gap or no such row.
         """
-        known: npt.NDArray[np.float64] = self.table.known[self.rows_of(genes)]
-        return known
+        rows = self.rows_of(genes)
+        return np.where(rows[:, None] >= 0, self.table.known[rows], np.nan)
 
     def encode(self, architecture: Architecture) -> str:
         """Genes joined by ``-``."""

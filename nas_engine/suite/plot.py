@@ -56,7 +56,7 @@ def plot_anytime(path: Path, table: Table, results: Sequence[SeedResult], title:
         grid, regrets = regret_curves(table, group, by_seconds=by_seconds)
         low, median, high = np.quantile(regrets, [0.25, 0.5, 0.75], axis=0)
         (line,) = axes.plot(grid, median, style, label=method)
-        axes.fill_between(grid, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+        axes.fill_between(grid, low, high, alpha=0.1, color=line.get_color(), linewidth=0)
     _label(axes, table, title, by_seconds=by_seconds)
     try:
         figure.savefig(path, dpi=150)
@@ -88,7 +88,7 @@ def regret_curves(table: Table, results: Sequence[SeedResult], *, by_seconds: bo
 
 def _end(result: SeedResult, by_seconds: bool) -> float:
     last = result.improvements[-1]
-    return max(result.simulated_seconds, last[1]) if by_seconds else float(max(result.spent, last[0]))
+    return max(result.simulated_seconds or 0.0, last[1]) if by_seconds else float(max(result.spent, last[0]))
 
 
 def _by_method(results: Sequence[SeedResult]) -> list[tuple[str, list[SeedResult]]]:

@@ -49,7 +49,7 @@ class SeedResult:
         seed: number of the repetition.
         evaluations: within the budget, repeated ones included.
         unique_evaluations: different architectures among them.
-        simulated_seconds: what they cost; NaN where the table does not say.
+        simulated_seconds: what they cost; None where the table does not say.
         genes: the best architecture by reward that was seen within the budget (the first of equals).
         reward: its reward, higher is better.
         reports: its report columns.
@@ -66,7 +66,7 @@ class SeedResult:
     seed: int
     evaluations: int = 0
     unique_evaluations: int = 0
-    simulated_seconds: float = 0.0
+    simulated_seconds: float | None = None
     genes: list[int] = field(default_factory=list)
     reward: float = -np.inf
     reports: list[float] = field(default_factory=list)
@@ -114,7 +114,7 @@ class _Run:
         self._seconds = 0.0
         self._over = False  # the budget is spent; the search may go on to the optimum
         self.finished = False
-        self._largest = space.size if space.table.description.merge_isomorphic is False else _classes(space)
+        self._distinct = space.distinct
 
     def evaluate(self, architecture: Architecture) -> bool:
         """Pay for an architecture; False where that is not possible any more."""
@@ -165,23 +165,19 @@ class _Run:
             self.finished = found or result.spent >= budget.cap
         elif budget.evaluations is not None and result.spent >= budget.evaluations:
             self._close_budget()
-        self.finished = self.finished or len(self._unique) >= self._largest
+        self.finished = self.finished or len(self._unique) >= self._distinct
 
     def _close_budget(self) -> None:
         result, table = self._result, self._table
         self._over = True
         result.evaluations, result.unique_evaluations = result.spent, len(self._unique)
-        result.simulated_seconds = float("nan") if table.costs is None else self._seconds
+        result.simulated_seconds = None if table.costs is None else self._seconds
         if self._best_row >= 0:
             result.genes = table.genes[self._best_row].tolist()
             result.reward = table.reward_of(self._best)
             result.reports = table.reports[self._best_row].tolist()
         goes_on = self._budget.until_optimum and result.spent < self._budget.cap
         self.finished = not goes_on or result.evaluations_to_optimum is not None
-
-
-def _classes(space: TableSpace) -> int:
-    return len({space.canonical(architecture) for architecture in space})
 
 
 def _seed_of(method: Method, seed: int) -> int:

@@ -50,9 +50,7 @@ class Joined(Options):
     """A second file whose columns are known before an evaluation."""
 
     file: str = Field(description="CSV, TSV, JSONL, JSON, NPZ or pickle")
-    index: str = Field(
-        description="column of both files, different in each row; $row: the number of the row"
-    )
+    index: str = Field(description="column of both files, different in each row; $row: the number of the row")
 
 
 class Context(Options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class TestIncompleteTable(SpaceContract):
         genes = space.table.genes[[5, 2]].astype(np.int64)
         assert space.known_metric_names == ("params",)
         assert space.known_metrics(genes).tolist() == [[50.0], [20.0]]
+        absent = next(g for g in itertools.product(range(4), repeat=5) if not space.diagram.contains(g))
+        assert np.isnan(space.known_metrics(np.array([absent]))).all()
 
 
 @pytest.mark.parametrize("method", ["build", "supernet", "cost_table", "peak_activation_bytes"])
