@@ -28,6 +28,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "controller": {
         "ppo": "nas_engine.controllers.ppo:PPOController",
         "reinforce": "nas_engine.controllers.reinforce:ReinforceController",
+        "ppo-model": "nas_engine.controllers.ppo_model:PPOModelController",
         "sb3": "nas_engine.controllers.sb3:SB3Controller",
         "random": "nas_engine.baselines.random:RandomController",
         "evolution": "nas_engine.baselines.evolution:EvolutionController",
