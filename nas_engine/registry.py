@@ -33,6 +33,8 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "random": "nas_engine.baselines.random:RandomController",
         "evolution": "nas_engine.baselines.evolution:EvolutionController",
         "local-search": "nas_engine.baselines.local_search:LocalSearchController",
+        "thompson": "nas_engine.baselines.thompson:ThompsonController",
+        "gp": "nas_engine.baselines.gaussian_process:GaussianProcessController",
         "optuna": "nas_engine.baselines.optuna:OptunaController",
         "reinforce-published": "nas_engine.baselines.categorical_reinforce:CategoricalReinforceController",
     },

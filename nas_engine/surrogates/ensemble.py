@@ -1,7 +1,8 @@
-"""What a reward model believes: an ensemble of Gaussian processes over the features of architectures."""
+"""A reward model with uncertainty: an ensemble of Gaussian processes over the features of architectures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from nas_engine.spaces.features import features_of
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_LENGTH_SCALES = (0.7, 1.0, 1.4)
+LENGTH_SCALES = (0.7, 1.0, 1.4)
 _GENES_WEIGHT, _PATHS_WEIGHT, _SUMMARY_WEIGHT, _CONSTANT_WEIGHT = 0.3, 0.3, 1.0, 1.0
 _NOISE = 0.02
 
@@ -60,8 +61,14 @@ class RewardModel:
     (equation 2.30), so that the data decide how rugged the landscape is.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        """Start without data."""
+    def __init__(self, space: SearchSpace, length_scales: Sequence[float] = LENGTH_SCALES) -> None:
+        """Start without data.
+
+        Args:
+            space: whose architectures are predicted.
+            length_scales: one for each member, on features whose distance between random architectures is about 1.4.
+        """
+        self._length_scales = tuple(length_scales)
         self._features = features_of(space)
         self._decay = len(space.decisions) / 3
         self._data = self.points(np.empty((0, len(space.decisions)), dtype=np.int64))
@@ -80,7 +87,7 @@ class RewardModel:
         self._path_scale = max(float(np.mean(own_paths)), 1.0)
         fixed, distance = self._parts(self._data, self._data)
         fitted = []
-        for length in _LENGTH_SCALES:
+        for length in self._length_scales:
             kernel = fixed + _near(distance, length)
             kernel[np.diag_indices_from(kernel)] += _NOISE
             factor = scipy.linalg.cholesky(kernel, lower=True)
@@ -97,7 +104,7 @@ class RewardModel:
         fixed, distance = self._parts(self._data, points)
         prior = self._prior_variance(points)
         mean, second_moment = np.zeros(len(points)), np.zeros(len(points))
-        for length, (weight, factor, coefficients) in zip(_LENGTH_SCALES, self._members, strict=True):
+        for length, (weight, factor, coefficients) in zip(self._length_scales, self._members, strict=True):
             kernel = fixed + _near(distance, length)
             expected = kernel.T @ coefficients
             explained = scipy.linalg.solve_triangular(factor, kernel, lower=True)
