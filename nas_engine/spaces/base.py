@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from nas_engine.errors import ConfigError
+from nas_engine.ops.cost_table import CostTable, PriceList
 from nas_engine.spaces.diagram import DecisionDiagram
 from nas_engine.types import Architecture, Decision, ImageShape
 
@@ -20,33 +20,7 @@ if TYPE_CHECKING:
     from nas_engine.nn.supernet import Supernet
 
 
-@dataclass(frozen=True)
-class CostTable:
-    """Exact integer costs as sums of table entries, in the form that the native op prices in one call.
-
-    The context is the mixed-radix number formed by the genes of `context_decisions` (for example width and
-    resolution, on which the cost of every layer depends); it is 0 where there are none. Then::
-
-        cost[m] = constant[context, m] + sum over decisions d of entries[context, d, genes[d], m]
-
-    Where `cell_edges` is set, the decisions are the edges of a cell. A gene counts only if its edge lies on a path
-    from node 0 to the last node along edges that are not `zero_choice`: other edges are never built or computed.
-
-    Attributes:
-        metrics: names, for example ``("params", "macs")``.
-        context_decisions: indices of the decisions that form the context, most significant first.
-        constant: int64 [contexts, metrics].
-        entries: int64 [contexts, decisions, max_choices, metrics].
-        cell_edges: (source node, target node) of each decision, or None.
-        zero_choice: the choice that means "no connection", where `cell_edges` is set.
-    """
-
-    metrics: tuple[str, ...]
-    context_decisions: tuple[int, ...]
-    constant: npt.NDArray[np.int64]
-    entries: npt.NDArray[np.int64]
-    cell_edges: tuple[tuple[int, int], ...] | None = None
-    zero_choice: int = 0
+__all__ = ["CostTable", "SearchSpace"]
 
 
 class SearchSpace(ABC):
@@ -61,6 +35,7 @@ class SearchSpace(ABC):
       [batch, classes], with weights drawn from torch's global generator (seed it, or use `torch.random.fork_rng`).
     - `cost_table` is exact for what `build` returns: parameters, and multiply-accumulates of convolutions and linear
       layers for one image.
+    - `memory_table`, where there is one, gives what `peak_activation_bytes` gives, to the last byte.
     - Nothing here changes after construction; a space may be pickled and shared between threads.
     """
 
@@ -100,6 +75,26 @@ class SearchSpace(ABC):
     @abstractmethod
     def peak_activation_bytes(self, architecture: Architecture) -> int:
         """Largest sum of live float32 activations, in bytes, during eager inference of one image."""
+
+    def memory_table(self) -> CostTable | None:
+        """`peak_activation_bytes` of every valid architecture as a table, to price many at once.
+
+        None, as here, where a space has no such table: then `peak_activation_bytes` is called for each architecture.
+        """
+        return None
+
+    def prices(self, *tables: CostTable) -> PriceList:
+        """Tables of this space, and of devices that run it, ready for one call of `cost_estimate`.
+
+        Raises:
+            NativeError: a table does not go with the decisions of the space or with the others.
+        """
+        return PriceList(tables, [len(decision.choices) for decision in self.decisions])
+
+    def genes(self, architectures: Sequence[Architecture]) -> npt.NDArray[np.int64]:
+        """Their genes as native code takes them, int64 [n, decisions]."""
+        genes = np.array([architecture.genes for architecture in architectures], dtype=np.int64)
+        return genes.reshape(len(architectures), len(self.decisions))
 
     @property
     def size(self) -> int:
