@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import nas_engine as ne
+from nas_engine.costs.device import DeviceCost, DeviceOptions
 from nas_engine.data.loading import load_dataset
 from nas_engine.spaces.mobilenet import MobileNetSpace
+from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 from nas_engine.testing.controller_contract import ControllerContract
 from nas_engine.testing.space_contract import SpaceContract
 from nas_engine.types import ImageShape, Metrics
@@ -79,6 +81,14 @@ def test_the_documented_file_of_a_device_prices_and_rewards(extend: dict[str, An
     architecture = space.architecture([0, 0, 0, 6, 0, 6, 6, 0, 6, 6])
     [reward] = extend["rewards"](space, [architecture], np.array([0.5]), str(tmp_path / "phone.json"))
     assert reward == pytest.approx(0.5 * ((0.31 + 0.11 + 0.2 * others) / 2) ** -0.07)
+
+
+def test_the_documented_profile_of_this_machine_prices(extend: dict[str, Any], tmp_path: Path) -> None:
+    space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=2))
+    [error] = extend["profile"](space, tmp_path / "here.json", samples=10)
+    assert np.isfinite(error)
+    model = DeviceCost(space, DeviceOptions(path=str(tmp_path / "here.json")))
+    assert np.isfinite(model.estimate(list(space))).all()
 
 
 @pytest.mark.slow
