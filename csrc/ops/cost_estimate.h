@@ -112,15 +112,32 @@ NAS_ENGINE_HOST_DEVICE inline int64_t plus(int64_t a, int64_t b) {
 NAS_ENGINE_HOST_DEVICE inline double plus(double a, double b) { return a + b; }
 
 template <typename T>
-NAS_ENGINE_HOST_DEVICE inline void take_entry(const CostTable<T>& table, const T* entry, T* costs) {
-    for (int64_t metric = 0; metric < table.metrics; ++metric) {
-        const T value = entry[metric], cost = costs[metric];
-        if (table.combine == Combine::kSum) {
-            costs[metric] = plus(cost, value);
-        } else if (cost < value || value != value) {  // a NaN stays, whichever of the two it is
-            costs[metric] = value;
+NAS_ENGINE_HOST_DEVICE inline T combined(Combine combine, T cost, T entry) {
+    if (combine == Combine::kSum) return plus(cost, entry);
+    return cost < entry || entry != entry ? entry : cost;  // a NaN stays, whichever of the two it is
+}
+
+// Some metrics of one table, kept in registers; `constant`, `entries` and `costs` point to the first of them.
+template <int kMetrics, typename T>
+NAS_ENGINE_HOST_DEVICE inline void price_metrics(const PriceList& prices, const CostTable<T>& table,
+                                                 const int64_t* genes, const LiveNodes& live, const T* constant,
+                                                 const T* entries, T* costs) {
+    T totals[kMetrics];
+    for (int metric = 0; metric < kMetrics; ++metric) totals[metric] = constant[metric];
+    for (int64_t i = 0; i < prices.decisions; ++i) {
+        int64_t decision = i, gene = genes[i];
+        if (table.live_only) {
+            const CellEdge& edge = prices.edges[i];
+            const bool counts = (live.from_input >> edge.source) & (live.to_output >> edge.target) & 1;
+            decision = edge.decision;
+            gene = counts ? genes[decision] : prices.zero_choice;
+        }
+        const T* entry = entries + (decision * table.max_choices + gene) * table.metrics;
+        for (int metric = 0; metric < kMetrics; ++metric) {
+            totals[metric] = combined(table.combine, totals[metric], entry[metric]);
         }
     }
+    for (int metric = 0; metric < kMetrics; ++metric) costs[metric] = totals[metric];
 }
 
 template <typename T>
@@ -131,20 +148,18 @@ NAS_ENGINE_HOST_DEVICE inline void price_table(const PriceList& prices, const Co
         const int64_t decision = table.context_decisions[i];
         context = context * prices.choices[decision] + genes[decision];
     }
-    for (int64_t metric = 0; metric < table.metrics; ++metric) {
-        costs[metric] = table.constant[context * table.metrics + metric];
+    const T* constant = table.constant + context * table.metrics;
+    int64_t metric = 0;
+    if (table.entries == nullptr) {
+        for (; metric < table.metrics; ++metric) costs[metric] = constant[metric];
+        return;
     }
-    if (table.entries == nullptr) return;
     const T* entries = table.entries + context * prices.decisions * table.max_choices * table.metrics;
-    for (int64_t i = 0; i < prices.decisions; ++i) {
-        int64_t decision = i, gene = genes[i];
-        if (table.live_only) {
-            const CellEdge& edge = prices.edges[i];
-            const bool counts = (live.from_input >> edge.source) & (live.to_output >> edge.target) & 1;
-            decision = edge.decision;
-            gene = counts ? genes[decision] : prices.zero_choice;
-        }
-        take_entry(table, entries + (decision * table.max_choices + gene) * table.metrics, costs);
+    for (; metric + 2 <= table.metrics; metric += 2) {
+        price_metrics<2>(prices, table, genes, live, constant + metric, entries + metric, costs + metric);
+    }
+    if (metric < table.metrics) {
+        price_metrics<1>(prices, table, genes, live, constant + metric, entries + metric, costs + metric);
     }
 }
 
