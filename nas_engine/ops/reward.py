@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from types import ModuleType
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ class RewardFormula:
                 f"{sizes[1]} weights"
             )
         numbers = (*self.targets, *self.weights, self.accuracy_weight, self.largest_ratio, self.smallest_ratio)
-        if not all(isinstance(number, int | float) for number in numbers):
+        if not all(isinstance(number, Real) for number in numbers):
             raise NativeError(f"{_OP}: formula must have numbers as targets and weights, got {numbers}")
         missing = [metric for metric in self.metrics if metric not in names]
         if missing:
