@@ -9,8 +9,8 @@
 namespace nas_engine {
 
 int64_t cost_estimate_cpu(const PriceList& prices, const RewardFormula& formula, const PricedRows& rows) {
-    // Below this, waking the threads costs more than they save.
-    constexpr int64_t kMinGenesForThreads = 1 << 15;
+    // Below this, some milliseconds of one thread, others save less than they may wait for a core of a busy machine.
+    constexpr int64_t kMinGenesForThreads = 1 << 20;
     constexpr int64_t kRowsOfShare = 512;
     const int64_t threads = rows.rows * prices.decisions >= kMinGenesForThreads ? default_threads() : 1;
     std::vector<int64_t> first_bad(static_cast<size_t>(threads), rows.rows);

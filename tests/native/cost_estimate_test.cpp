@@ -73,9 +73,10 @@ void test_the_first_bad_row_is_reported_and_not_followed() {
     const CostTable<int64_t> table{constant.data(), entries.data(), context.data(), 1, 2, 1, Combine::kSum, false};
     const PriceList prices = counts_of(table, choices, nullptr);
     for (const int64_t bad : {int64_t{2}, int64_t{-1}, std::numeric_limits<int64_t>::min()}) {
-        std::vector<int64_t> genes(50'000, 1), costs(genes.size());
-        genes[40'000] = genes[123] = bad;
-        CHECK(cost_estimate_cpu(prices, {}, {genes.data(), nullptr, 50'000, costs.data(), nullptr, nullptr}) == 123);
+        const int64_t rows = 1'100'000;  // so many are shared out over threads
+        std::vector<int64_t> genes(static_cast<size_t>(rows), 1), costs(genes.size());
+        genes[1'000'000] = genes[123] = bad;
+        CHECK(cost_estimate_cpu(prices, {}, {genes.data(), nullptr, rows, costs.data(), nullptr, nullptr}) == 123);
     }
     CHECK(cost_estimate_cpu(prices, {}, {nullptr, nullptr, 0, nullptr, nullptr, nullptr}) == 0);
 }

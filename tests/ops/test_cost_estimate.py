@@ -161,8 +161,8 @@ def test_peak_memory_of_random_mobilenets_is_exact(shape: tuple[int, int, int, i
 @needs_native
 def test_many_rows_take_the_threaded_path_and_agree() -> None:
     rng = np.random.default_rng(0)
-    genes, formula = rng.integers(0, 3, (40_000, 3)), RewardFormula("absolute", ("macs",), (1e3,), (-0.1,))
-    accuracy = rng.random(40_000)
+    genes, formula = rng.integers(0, 3, (400_000, 3)), RewardFormula("absolute", ("macs",), (1e3,), (-0.1,))
+    accuracy = rng.random(400_000)
     assert_same(
         cost_estimate(genes, PRICES, formula, accuracy), cost_estimate_reference(genes, PRICES, formula, accuracy)
     )
