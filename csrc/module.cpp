@@ -3,6 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <stdexcept>
+
 #include "capabilities.h"
 #include "ops/cost_estimate.h"
 #include "ops/env_step.h"
@@ -11,23 +14,28 @@
 
 namespace py = pybind11;
 using nas_engine::CellEdge;
-using nas_engine::CostTable;
+using nas_engine::Combine;
+using nas_engine::CostTables;
 using nas_engine::DevicePlan;
 using nas_engine::DeviceScores;
 using nas_engine::Diagram;
 using nas_engine::EnvBuffers;
+using nas_engine::PricedRows;
+using nas_engine::PriceList;
 using nas_engine::Program;
 using nas_engine::ProgramHead;
 using nas_engine::ProgramNode;
 using nas_engine::ProgramNorm;
 using nas_engine::ProgramTerm;
 using nas_engine::ProgramWeight;
+using nas_engine::RewardFormula;
+using nas_engine::RewardKind;
 using nas_engine::ScoreRequest;
 using nas_engine::Statistics;
 
 namespace {
 
-constexpr int kInterface = 2;  // nas_engine/native.py holds the same number
+constexpr int kInterface = 3;  // nas_engine/native.py holds the same number
 
 using Address = std::uintptr_t;
 
@@ -51,20 +59,52 @@ py::dict capabilities() {
     return found;
 }
 
-CostTable cost_table(Address constant, Address entries, Address context_decisions, Address context_sizes, Address edges,
-                     int64_t decisions, int64_t max_choices, int64_t metrics, int64_t context_count,
-                     int64_t zero_choice) {
+// One table: its arrays (constant, entries, context decisions), then context count, most choices, metrics, how entries
+// combine, and whether only live edges count.
+using TableRow = std::array<Address, 8>;
+
+template <typename T>
+CostTables<T> cost_tables(const std::vector<TableRow>& rows) {
+    if (rows.size() > nas_engine::kMaxCostTables) throw std::invalid_argument("too many cost tables");
+    CostTables<T> tables{};
+    for (const TableRow& row : rows) {
+        const auto size = [&](size_t position) { return static_cast<int64_t>(row[position]); };
+        tables.metrics += size(5);
+        tables.table[tables.count++] = {
+            at<const T>(row[0]),          at<const T>(row[1]), at<const int64_t>(row[2]), size(3), size(4), size(5),
+            static_cast<Combine>(row[6]), row[7] != 0};
+    }
+    return tables;
+}
+
+PriceList price_list(const std::vector<TableRow>& counts, const std::vector<TableRow>& measures, Address choices,
+                     Address edges, int64_t decisions, int64_t zero_choice) {
     static_assert(sizeof(CellEdge) == 3 * sizeof(int64_t), "Python passes edges as int64 [decisions, 3]");
-    return {at<const int64_t>(constant),
-            at<const int64_t>(entries),
-            at<const int64_t>(context_decisions),
-            at<const int64_t>(context_sizes),
+    return {cost_tables<int64_t>(counts),
+            cost_tables<double>(measures),
+            at<const int64_t>(choices),
             at<const CellEdge>(edges),
             decisions,
-            max_choices,
-            metrics,
-            context_count,
             zero_choice};
+}
+
+RewardFormula reward_formula(int64_t kind, int64_t metrics, std::array<int64_t, 2> columns,
+                             std::array<double, 2> targets, std::array<double, 2> weights, double accuracy_weight,
+                             double largest_ratio, double smallest_ratio) {
+    return {static_cast<RewardKind>(kind),
+            metrics,
+            {columns[0], columns[1]},
+            {targets[0], targets[1]},
+            {weights[0], weights[1]},
+            accuracy_weight,
+            largest_ratio,
+            smallest_ratio};
+}
+
+PricedRows priced_rows(Address genes, Address accuracy, int64_t rows, Address counts, Address measures,
+                       Address rewards) {
+    return {at<const int64_t>(genes), at<const double>(accuracy), rows,
+            at<int64_t>(counts),      at<double>(measures),       at<double>(rewards)};
 }
 
 Diagram diagram(Address transitions, Address offsets, int64_t states, int64_t decisions, int64_t max_choices) {
@@ -134,19 +174,16 @@ PYBIND11_MODULE(_C, module) {
     module.attr("INTERFACE") = kInterface;
     module.def("capabilities", &capabilities);
 
-    py::class_<CostTable>(module, "CostTable").def(py::init(&cost_table));
-    module.def(
-        "cost_estimate",
-        [](const CostTable& table, Address genes, int64_t rows, Address costs) {
-            return nas_engine::cost_estimate_cpu(table, at<const int64_t>(genes), rows, at<int64_t>(costs));
-        },
-        py::call_guard<py::gil_scoped_release>());
+    py::class_<PriceList>(module, "PriceList").def(py::init(&price_list));
+    py::class_<RewardFormula>(module, "RewardFormula").def(py::init(&reward_formula));
+    py::class_<PricedRows>(module, "PricedRows").def(py::init(&priced_rows));
+    module.def("cost_estimate", &nas_engine::cost_estimate_cpu, py::call_guard<py::gil_scoped_release>());
 #if defined(NAS_ENGINE_CUDA) || defined(NAS_ENGINE_CUDA_ON_CPU)
     module.def(
         "cost_estimate_cuda",
-        [](const CostTable& table, Address genes, int64_t rows, Address costs, Address first_bad, Address stream) {
-            nas_engine::cost_estimate_cuda(table, at<const int64_t>(genes), rows, at<int64_t>(costs),
-                                           at<int64_t>(first_bad), at<void>(stream));
+        [](const PriceList& prices, const RewardFormula& formula, const PricedRows& rows, Address first_bad,
+           Address stream) {
+            nas_engine::cost_estimate_cuda(prices, formula, rows, at<int64_t>(first_bad), at<void>(stream));
         },
         py::call_guard<py::gil_scoped_release>());
 #endif

@@ -110,7 +110,7 @@ def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> 
     if needed - known:
         raise ConfigError(
             f"nothing measures {', '.join(sorted(needed - known))}: known are "
-            f"{', '.join(sorted({*known, 'latency_ms'}))}; add a table under 'costs' (name: lookup)"
+            f"{', '.join(sorted({*known, 'latency_ms'}))}; add a table under 'costs' (name: lookup or device)"
         )
     return tuple(models)
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from nas_engine.config import checked
 from nas_engine.constraints import FeasibilityReport, feasibility_report, total_violation
 from nas_engine.limits import Constraint
+from nas_engine.ops.reward import RewardFormula
 from nas_engine.options import Options
 from nas_engine.types import Failure, FailureKind, Metrics, Outcome
 
@@ -82,6 +83,11 @@ class Accuracy:
         """The accuracy, in [0, 1]."""
         return metrics["accuracy"]
 
+    @property
+    def formula(self) -> RewardFormula:
+        """The same reward for `ops.cost_estimate`, which prices and rewards many architectures in one call."""
+        return RewardFormula("accuracy")
+
 
 class WeightedSumOptions(Options):
     """Weights (at least 0, together 1) and the references that make the terms comparable."""
@@ -129,6 +135,19 @@ class WeightedSum:
         """The negative weighted sum; 0 is the best that can be."""
         return -sum(weight * self._term(name, metrics) for name, weight in self._weights.items())
 
+    @property
+    def formula(self) -> RewardFormula:
+        """The same reward for `ops.cost_estimate`."""
+        costs = tuple(name for name in self._weights if name != "accuracy")
+        return RewardFormula(
+            "weighted_sum",
+            metrics=costs,
+            targets=tuple(self._references[name] for name in costs),
+            weights=tuple(self._weights[name] for name in costs),
+            accuracy_weight=self.options.accuracy_weight,
+            largest_ratio=_FAILURE_RATIO,
+        )
+
     def _term(self, name: str, metrics: Metrics) -> float:
         return 1.0 - metrics[name] if name == "accuracy" else _capped(metrics[name] / self._references[name])
 
@@ -161,6 +180,17 @@ class SoftPower:
         # NaN must come through: max(NaN, floor) is NaN, max(floor, NaN) is not.
         return float(metrics["accuracy"] * max(ratio, _SMALLEST_RATIO) ** exponent)
 
+    @property
+    def formula(self) -> RewardFormula:
+        """The same reward for `ops.cost_estimate`."""
+        return RewardFormula(
+            "soft_power",
+            metrics=(self.options.metric,),
+            targets=(self.options.target,),
+            weights=(self.options.exponent_below, self.options.exponent_above),
+            smallest_ratio=_SMALLEST_RATIO,
+        )
+
 
 class AbsoluteOptions(Options):
     """The cost, its target, and the price of missing it on either side."""
@@ -186,6 +216,17 @@ class Absolute:
         """Accuracy less the price of missing the target."""
         miss = abs(metrics[self.options.metric] / self.options.target - 1)
         return metrics["accuracy"] + self.options.weight * _capped(miss)
+
+    @property
+    def formula(self) -> RewardFormula:
+        """The same reward for `ops.cost_estimate`."""
+        return RewardFormula(
+            "absolute",
+            metrics=(self.options.metric,),
+            targets=(self.options.target,),
+            weights=(self.options.weight,),
+            largest_ratio=_FAILURE_RATIO,
+        )
 
 
 def accuracy() -> Accuracy:

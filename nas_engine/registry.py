@@ -44,6 +44,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "training": "nas_engine.evaluators.training:TrainingEvaluator",
     },
     "cost": {
+        "device": "nas_engine.costs.device:DeviceCost",
         "lookup": "nas_engine.costs.lookup:LookupCost",
         "measured": "nas_engine.costs.measured:MeasuredLatency",
     },

@@ -112,15 +112,16 @@ def test_every_setting_is_described() -> None:
 
 def test_files_are_named_as_seen_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is resumed from other folders than it was started in; a name that stands for no file stays as it is."""
-    for name in ("images.npz", "table.csv", "keys.csv", "digits"):
+    for name in ("images.npz", "table.csv", "keys.csv", "phone.json", "digits"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     table = {"name": "lookup", "path": "table.csv", "keys_path": "keys.csv", "columns": {"ms": "latency_ms"}}
-    config = load_config(overrides={"data": "images.npz", "costs": [table]})
+    config = load_config(overrides={"data": "images.npz", "costs": [table, {"name": "device", "path": "phone.json"}]})
     assert config.data == str(tmp_path / "images.npz")
     assert config.costs[0].options.model_dump(include={"path", "keys_path"}) == {
         "path": str(tmp_path / "table.csv"),
         "keys_path": str(tmp_path / "keys.csv"),
     }
+    assert config.costs[1].options.model_dump() == {"path": str(tmp_path / "phone.json")}
     assert load_config(overrides={"data": "digits"}).data == "digits"
     assert load_config(overrides={"data": "absent.npz"}).data == "absent.npz"

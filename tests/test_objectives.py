@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,8 @@ from nas_engine import objectives, registry
 from nas_engine.errors import ConfigError
 from nas_engine.limits import Constraint
 from nas_engine.objectives import Objective, constrained_reward
+from nas_engine.ops.cost_estimate import cost_estimate, cost_estimate_reference
+from nas_engine.ops.cost_table import CostTable, PriceList
 from nas_engine.types import Failure, FailureKind, Metrics
 
 OBJECTIVES: list[Objective] = [
@@ -27,6 +32,40 @@ costs = st.floats(0, 20)
 
 def metrics(accuracy: float, latency_ms: float, energy_mj: float = 1.0) -> Metrics:
     return Metrics({"accuracy": accuracy, "latency_ms": latency_ms, "energy_mj": energy_mj})
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *OBJECTIVES,
+        objectives.soft_power("macs", target=1e6),
+        objectives.weighted_sum(accuracy_weight=0, latency_weight=1, latency_reference_ms=3),
+        objectives.weighted_sum(accuracy_weight=1, latency_weight=0),
+        objectives.weighted_sum(accuracy_weight=0.5, latency_weight=0, energy_weight=0.5),
+    ],
+)
+@pytest.mark.parametrize("price", [cost_estimate, cost_estimate_reference])
+def test_the_formula_rewards_many_as_the_objective_rewards_one(objective: Any, price: Any) -> None:
+    """All accuracies with all latencies, among them NaN, infinite, zero, negative and far beyond every cap."""
+    values = [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e-9, 0.3, 2.0, 2.0000001, 19.0, 20.0, 1e9]
+    latency = np.array([[[[value] for value in values], [[0.0]] * len(values)]])
+    energy = np.array([[[[0.0]] * len(values), [[value] for value in values]]])
+    macs = np.array([[[[0]] * 12, [[10**choice] for choice in range(12)]]])
+    nothing = np.zeros((1, 1))
+    tables = [
+        CostTable(("latency_ms",), (), nothing, latency),
+        CostTable(("energy_mj",), (), nothing, energy),
+        CostTable(("macs",), (), nothing.astype(np.int64), macs),
+    ]
+    prices = PriceList(tables, (len(values), len(values)))
+    grid = np.array(list(itertools.product(range(len(values)), repeat=2)))
+    for accuracy in (0.0, 0.731, 1.0, math.nan):
+        counts, measures, rewards = price(grid, prices, objective.formula, np.full(len(grid), accuracy))
+        rows = [
+            Metrics({"accuracy": accuracy, "latency_ms": latency, "energy_mj": energy, "macs": float(count)})
+            for (latency, energy), (count,) in zip(measures.tolist(), counts.tolist(), strict=True)
+        ]
+        np.testing.assert_allclose(rewards, [objective(row) for row in rows], rtol=1e-12, atol=0)
 
 
 def test_accuracy() -> None:

@@ -1,9 +1,7 @@
-"""Prices many architectures in one call: exact integer sums of table entries (see `CostTable`)."""
+"""Prices many architectures in one call: costs from tables (see `CostTable`), and the rewards that follow from them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,44 +10,83 @@ import numpy.typing as npt
 
 from nas_engine import native
 from nas_engine.errors import NativeError
-from nas_engine.ops.boundary import call_native, require_array, require_cuda_tensor, require_range
+from nas_engine.ops.boundary import call_native, require_array, require_cuda_tensor
+from nas_engine.ops.cost_table import CostArray, CostTable, FloatArray, IntArray, PriceList
+from nas_engine.ops.reward import RewardFormula, reward_reference
 
 if TYPE_CHECKING:
     import torch
 
-IntArray = npt.NDArray[np.int64]
 _OP = "cost_estimate"
-_MAX_CELL_NODES = 64
+_NO_FORMULA = RewardFormula("accuracy")
+
+
+class Estimate(NamedTuple):
+    """What `cost_estimate` returns, one row for each architecture.
+
+    Attributes:
+        counts: exact, int64 [n, metrics of the int64 tables].
+        measures: float64 [n, metrics of the float64 tables].
+        rewards: float64 [n], or None where no formula was given.
+    """
+
+    counts: IntArray
+    measures: FloatArray
+    rewards: FloatArray | None
+
+
+class CudaEstimate(NamedTuple):
+    """`Estimate` with tensors on a GPU."""
+
+    counts: torch.Tensor
+    measures: torch.Tensor
+    rewards: torch.Tensor | None
 
 
 def cost_estimate_reference(
-    genes: IntArray,
-    *,
-    constant: IntArray,
-    entries: IntArray,
-    context_decisions: Sequence[int] = (),
-    context_sizes: Sequence[int] = (),
-    cell_edges: Sequence[tuple[int, int]] | None = None,
-    zero_choice: int = 0,
-) -> IntArray:
+    genes: IntArray, prices: PriceList, formula: RewardFormula | None = None, accuracy: FloatArray | None = None
+) -> Estimate:
     """The same as `cost_estimate` in NumPy: the oracle of its tests, and the fallback without the native module."""
+    live = None
+    if prices.cell_edges is not None:
+        live = np.where(_live_edges(genes, prices), genes, prices.zero_choice)
+    counts, measures = np.empty((len(genes), 0), dtype=np.int64), np.empty((len(genes), 0))
+    for table in prices.tables:
+        costs = _table_costs(table, prices, genes, genes if table.cell_edges is None or live is None else live)
+        if table.constant.dtype == np.int64:
+            counts = np.concatenate([counts, costs], axis=1)
+        else:
+            measures = np.concatenate([measures, costs], axis=1)
+    if formula is None or accuracy is None:
+        return Estimate(counts, measures, None)
+    columns = np.concatenate([counts.astype(np.float64), measures], axis=1)
+    return Estimate(counts, measures, reward_reference(formula, accuracy, columns[:, formula.columns(prices.names)]))
+
+
+def _table_costs(table: CostTable, prices: PriceList, genes: IntArray, counted: IntArray) -> CostArray:
+    """[n, metrics]; the context is of `genes`, the entries are those of `counted`."""
     context = np.zeros(len(genes), dtype=np.int64)
-    for decision, size in zip(context_decisions, context_sizes, strict=True):
-        context = context * size + genes[:, decision]
-    if cell_edges is not None:
-        genes = np.where(_live_edges(genes, cell_edges, zero_choice), genes, zero_choice)
-    costs: IntArray = constant[context] + entries[context[:, None], np.arange(genes.shape[1]), genes].sum(axis=1)
+    for decision in table.context_decisions:
+        context = context * prices.choices[decision] + genes[:, decision]
+    constant: CostArray = table.constant[context]
+    if table.entries is None:
+        return constant
+    entries = table.entries[context[:, None], np.arange(genes.shape[1]), counted]
+    costs: CostArray = (
+        np.maximum(constant, entries.max(axis=1)) if table.combine == "max" else constant + entries.sum(axis=1)
+    )
     return costs
 
 
-def _live_edges(genes: IntArray, cell_edges: Sequence[tuple[int, int]], zero_choice: int) -> npt.NDArray[np.bool_]:
+def _live_edges(genes: IntArray, prices: PriceList) -> npt.NDArray[np.bool_]:
     """Bool [n, edges]: the edge lies on a path of non-zero edges from node 0 to the last node."""
+    cell_edges = prices.cell_edges or ()
     last = max(target for _, target in cell_edges)
     order = sorted(range(len(cell_edges)), key=lambda edge: cell_edges[edge])
     from_input = np.zeros((len(genes), last + 1), dtype=bool)
     to_output = np.zeros((len(genes), last + 1), dtype=bool)
     from_input[:, 0] = to_output[:, last] = True
-    connected = genes != zero_choice
+    connected = genes != prices.zero_choice
     for edge in order:
         source, target = cell_edges[edge]
         from_input[:, target] |= connected[:, edge] & from_input[:, source]
@@ -62,64 +99,50 @@ def _live_edges(genes: IntArray, cell_edges: Sequence[tuple[int, int]], zero_cho
 
 
 def cost_estimate(
-    genes: IntArray,
-    *,
-    constant: IntArray,
-    entries: IntArray,
-    context_decisions: Sequence[int] = (),
-    context_sizes: Sequence[int] = (),
-    cell_edges: Sequence[tuple[int, int]] | None = None,
-    zero_choice: int = 0,
-) -> IntArray:
-    """Exact costs of many architectures.
+    genes: IntArray, prices: PriceList, formula: RewardFormula | None = None, accuracy: FloatArray | None = None
+) -> Estimate:
+    """Costs of many architectures and, where a formula is given, their rewards.
+
+    Counts are exact. Measures and rewards equal the reference's up to the order of their additions.
 
     Args:
         genes: int64 [n, decisions].
-        constant: int64 [contexts, metrics].
-        entries: int64 [contexts, decisions, max_choices, metrics].
-        context_decisions: the decisions whose genes form the context, most significant first.
-        context_sizes: number of choices of each of them; their product is `contexts`.
-        cell_edges: (source node, target node) of each decision, source < target; None where there is no cell.
-        zero_choice: the choice that means "no connection", where `cell_edges` is given.
-
-    Returns:
-        int64 [n, metrics].
+        prices: the tables, for example of a space and of a device.
+        formula: the reward of an objective, for example ``objectives.soft_power("macs", target=1e6).formula``.
+        accuracy: float64 [n], needed by and only of use to the formula.
 
     Raises:
-        NativeError: an argument has the wrong type, dtype, shape or memory layout, or a gene is out of range.
+        NativeError: an argument has the wrong type, dtype, shape or memory layout, a gene is out of range, or no table
+            has a metric that the formula needs.
     """
-    table = _Table.checked(constant, entries, context_decisions, context_sizes, cell_edges, zero_choice)
-    require_array(_OP, "genes", genes, np.int64, (None, table.decisions))
+    _require_both(formula, accuracy)
+    require_array(_OP, "genes", genes, np.int64, (None, len(prices.choices)))
+    if accuracy is not None:
+        require_array(_OP, "accuracy", accuracy, np.float64, (len(genes),))
     module = native.module()
     if module is None:
-        table.require_genes(genes)
-        return cost_estimate_reference(genes, **table._asdict())
-    costs = np.empty((len(genes), table.metrics), dtype=np.int64)
-    arrays = table.arrays()
-    shapes = {"genes": genes.shape, "entries": entries.shape}
-    arguments = (table.to_native(module, [array.ctypes.data for array in arrays]), genes.ctypes.data, len(genes))
-    first_bad = call_native(_OP, module.cost_estimate, *arguments, costs.ctypes.data, shapes=shapes)
+        prices.require_genes(genes)
+        return cost_estimate_reference(genes, prices, formula, accuracy)
+    counts = np.empty((len(genes), len(prices.count_names)), dtype=np.int64)
+    measures = np.empty((len(genes), len(prices.measure_names)))
+    rewards = None if accuracy is None else np.empty(len(genes))
+    arrays = (counts, measures, rewards)
+    outputs = [0 if array is None else array.ctypes.data for array in arrays]
+    inputs = (genes.ctypes.data, 0 if accuracy is None else accuracy.ctypes.data, len(genes))
+    rows = module.PricedRows(*inputs, *outputs)
+    arguments = (prices.on_cpu(module), _native_formula(module, prices, formula), rows)
+    first_bad = call_native(_OP, module.cost_estimate, *arguments, shapes={"genes": genes.shape})
     if first_bad < len(genes):
-        table.require_genes(genes)
-    return costs
+        prices.require_genes(genes)
+    return Estimate(counts, measures, rewards)
 
 
 def cost_estimate_cuda(
-    genes: torch.Tensor,
-    *,
-    constant: IntArray,
-    entries: IntArray,
-    context_decisions: Sequence[int] = (),
-    context_sizes: Sequence[int] = (),
-    cell_edges: Sequence[tuple[int, int]] | None = None,
-    zero_choice: int = 0,
-) -> torch.Tensor:
+    genes: torch.Tensor, prices: PriceList, formula: RewardFormula | None = None, accuracy: torch.Tensor | None = None
+) -> CudaEstimate:
     """The same as `cost_estimate` for genes that are on a GPU already, on torch's current stream.
 
-    The genes are an int64 tensor [n, decisions] on a CUDA device; all other arguments are as in `cost_estimate`.
-
-    Returns:
-        int64 [n, metrics] on the same device.
+    Genes and accuracy are tensors on one CUDA device, of the types and shapes that `cost_estimate` wants.
 
     Raises:
         NativeError: as `cost_estimate`, or the native module was built without CUDA.
@@ -127,88 +150,35 @@ def cost_estimate_cuda(
     import torch  # `cost_estimate` works, and loads fast, without it
 
     op = f"{_OP}_cuda"
-    table = _Table.checked(constant, entries, context_decisions, context_sizes, cell_edges, zero_choice)
-    require_cuda_tensor(op, "genes", genes, torch.int64, (None, table.decisions))
+    _require_both(formula, accuracy)
+    require_cuda_tensor(op, "genes", genes, torch.int64, (None, len(prices.choices)))
+    if accuracy is not None:
+        require_cuda_tensor(op, "accuracy", accuracy, torch.float64, (len(genes),))
+        if accuracy.device != genes.device:
+            raise NativeError(f"{op}: accuracy must be on {genes.device}, got one on {accuracy.device}")
     module = native.module()
     if module is None or not hasattr(module, op):
         raise NativeError(f"{op} needs a native module built with NAS_ENGINE_BUILD=cuda; see `nas-engine doctor`")
     with torch.cuda.device(genes.device):
-        arrays = [torch.from_numpy(array).to(genes.device) for array in table.arrays()]
-        costs = genes.new_empty((len(genes), table.metrics))
+        counts = genes.new_empty((len(genes), len(prices.count_names)))
+        measures = genes.new_empty((len(genes), len(prices.measure_names)), dtype=torch.float64)
+        rewards = None if accuracy is None else torch.empty_like(accuracy)
         first_bad = genes.new_full((1,), len(genes))
-        outputs = (costs.data_ptr(), first_bad.data_ptr(), torch.cuda.current_stream().cuda_stream)
-        arguments = (table.to_native(module, [array.data_ptr() for array in arrays]), genes.data_ptr(), len(genes))
-        call_native(op, getattr(module, op), *arguments, *outputs, shapes={"genes": genes.shape})
+        outputs = [0 if tensor is None else tensor.data_ptr() for tensor in (counts, measures, rewards)]
+        inputs = (genes.data_ptr(), 0 if accuracy is None else accuracy.data_ptr(), len(genes))
+        rows = module.PricedRows(*inputs, *outputs)
+        arguments = (prices.on_gpu(module, genes.device), _native_formula(module, prices, formula), rows)
+        stream = torch.cuda.current_stream().cuda_stream
+        call_native(op, getattr(module, op), *arguments, first_bad.data_ptr(), stream, shapes={"genes": genes.shape})
     if int(first_bad) < len(genes):
-        table.require_genes(genes.cpu().numpy())
-    return costs
+        prices.require_genes(genes.cpu().numpy())
+    return CudaEstimate(counts, measures, rewards)
 
 
-class _Table(NamedTuple):
-    """The arguments beside the genes, checked once."""
-
-    constant: IntArray
-    entries: IntArray
-    context_decisions: Sequence[int]
-    context_sizes: Sequence[int]
-    cell_edges: Sequence[tuple[int, int]] | None
-    zero_choice: int
-
-    @property
-    def decisions(self) -> int:
-        return int(self.entries.shape[1])
-
-    @property
-    def metrics(self) -> int:
-        return int(self.entries.shape[3])
-
-    @classmethod
-    def checked(cls, *arguments: Any) -> _Table:
-        table = cls(*arguments)
-        require_array(_OP, "entries", table.entries, np.int64, (None, None, None, None))
-        contexts, decisions, max_choices, metrics = table.entries.shape
-        require_array(_OP, "constant", table.constant, np.int64, (contexts, metrics))
-        require_range(_OP, "context_decisions", _integers("context_decisions", table.context_decisions), decisions)
-        sizes = _integers("context_sizes", table.context_sizes).tolist()
-        if len(sizes) != len(table.context_decisions) or math.prod(sizes) != contexts or min(sizes, default=1) < 1:
-            raise NativeError(
-                f"{_OP}: context_sizes {sizes} must give one positive size for each of the "
-                f"{len(table.context_decisions)} context_decisions, with the product {contexts}"
-            )
-        if table.cell_edges is not None:
-            _require_cell(_integers("cell_edges", table.cell_edges), decisions)
-            require_range(_OP, "zero_choice", _integers("zero_choice", [table.zero_choice]), max_choices)
-        return table
-
-    def require_genes(self, genes: IntArray) -> None:
-        limits = np.full(self.decisions, self.entries.shape[2])
-        limits[list(self.context_decisions)] = self.context_sizes
-        require_range(_OP, "genes", genes, limits)
-
-    def arrays(self) -> list[IntArray]:
-        """constant, entries, context decisions, context sizes and edges (decision, source, target) by target."""
-        edges = [(*edge, decision) for decision, edge in enumerate(self.cell_edges or ())]
-        by_target = [(decision, source, target) for source, target, decision in sorted(edges, key=lambda edge: edge[1])]
-        small = (self.context_decisions, self.context_sizes, by_target)
-        return [self.constant, self.entries, *(np.array(values, dtype=np.int64) for values in small)]
-
-    def to_native(self, module: ModuleType, addresses: list[int]) -> Any:
-        *others, edges = addresses
-        _, decisions, max_choices, metrics = self.entries.shape
-        sizes = (decisions, max_choices, metrics, len(self.context_sizes), self.zero_choice)
-        return module.CostTable(*others, 0 if self.cell_edges is None else edges, *sizes)
+def _native_formula(module: ModuleType, prices: PriceList, formula: RewardFormula | None) -> Any:
+    return (formula or _NO_FORMULA).to_native(module, prices.names)
 
 
-def _integers(name: str, values: Any) -> IntArray:
-    try:
-        return np.asarray(values, dtype=np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise NativeError(f"{_OP}: {name} must hold integers, got {values!r}") from error
-
-
-def _require_cell(edges: IntArray, decisions: int) -> None:
-    if edges.shape != (decisions, 2) or decisions == 0:
-        raise NativeError(f"{_OP}: cell_edges must have shape [{decisions}, 2], got {list(edges.shape)}")
-    require_range(_OP, "cell_edges", edges, _MAX_CELL_NODES)
-    if (edges[:, 0] >= edges[:, 1]).any():
-        raise NativeError(f"{_OP}: cell_edges must run from a lower to a higher node, got {edges.tolist()}")
+def _require_both(formula: RewardFormula | None, accuracy: object) -> None:
+    if (formula is None) != (accuracy is None):
+        raise NativeError(f"{_OP}: formula and accuracy go together, got {formula!r} and {type(accuracy).__name__}")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from nas_engine.errors import ConfigError
 from nas_engine.ops.cost_estimate import cost_estimate
+from nas_engine.ops.cost_table import CostTable, PriceList
 from nas_engine.spaces.diagram import DecisionDiagram
 from nas_engine.types import Architecture, Decision, ImageShape
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_engine.nn.supernet import Supernet
+
+
+__all__ = ["CellStructure", "CostTable", "SearchSpace"]
 
 
 @dataclass(frozen=True)
@@ -37,35 +41,6 @@ class CellStructure:
     identity_choice: int | None
 
 
-@dataclass(frozen=True)
-class CostTable:
-    """Exact integer costs as sums of table entries, in the form that the native op prices in one call.
-
-    The context is the mixed-radix number formed by the genes of `context_decisions` (for example width and
-    resolution, on which the cost of every layer depends); it is 0 where there are none. Then::
-
-        cost[m] = constant[context, m] + sum over decisions d of entries[context, d, genes[d], m]
-
-    Where `cell_edges` is set, the decisions are the edges of a cell. A gene counts only if its edge lies on a path
-    from node 0 to the last node along edges that are not `zero_choice`: other edges are never built or computed.
-
-    Attributes:
-        metrics: names, for example ``("params", "macs")``.
-        context_decisions: indices of the decisions that form the context, most significant first.
-        constant: int64 [contexts, metrics].
-        entries: int64 [contexts, decisions, max_choices, metrics].
-        cell_edges: (source node, target node) of each decision, or None.
-        zero_choice: the choice that means "no connection", where `cell_edges` is set.
-    """
-
-    metrics: tuple[str, ...]
-    context_decisions: tuple[int, ...]
-    constant: npt.NDArray[np.int64]
-    entries: npt.NDArray[np.int64]
-    cell_edges: tuple[tuple[int, int], ...] | None = None
-    zero_choice: int = 0
-
-
 class SearchSpace(ABC):
     """A set of architectures for images of one shape.
 
@@ -79,6 +54,7 @@ class SearchSpace(ABC):
       [batch, classes], with weights drawn from torch's global generator (seed it, or use `torch.random.fork_rng`).
     - `cost_table` is exact for what `build` returns: parameters, and multiply-accumulates of convolutions and linear
       layers for one image.
+    - `memory_table`, where there is one, gives what `peak_activation_bytes` gives, to the last byte.
     - Nothing here changes after construction; a space may be pickled and shared between threads.
     """
 
@@ -121,6 +97,26 @@ class SearchSpace(ABC):
     def peak_activation_bytes(self, architecture: Architecture) -> int:
         """Largest sum of live float32 activations, in bytes, during eager inference of one image."""
 
+    def memory_table(self) -> CostTable | None:
+        """`peak_activation_bytes` of every valid architecture as a table, to price many at once.
+
+        None, as here, where a space has no such table: then `peak_activation_bytes` is called for each architecture.
+        """
+        return None
+
+    def prices(self, *tables: CostTable) -> PriceList:
+        """Tables of this space, and of devices that run it, ready for one call of `cost_estimate`.
+
+        Raises:
+            NativeError: a table does not go with the decisions of the space or with the others.
+        """
+        return PriceList(tables, [len(decision.choices) for decision in self.decisions])
+
+    def genes(self, architectures: Sequence[Architecture]) -> npt.NDArray[np.int64]:
+        """Their genes as native code takes them, int64 [n, decisions]."""
+        genes = np.array([architecture.genes for architecture in architectures], dtype=np.int64)
+        return genes.reshape(len(architectures), len(self.decisions))
+
     @property
     def size(self) -> int:
         """Number of valid architectures (before canonicalisation)."""
@@ -135,21 +131,11 @@ class SearchSpace(ABC):
         Returns:
             float64 [n, metrics], columns `known_metric_names`; NaN where something is not known.
         """
-        table = self._cost_table
-        costs = cost_estimate(
-            genes,
-            constant=table.constant,
-            entries=table.entries,
-            context_decisions=table.context_decisions,
-            context_sizes=[len(self.decisions[decision].choices) for decision in table.context_decisions],
-            cell_edges=table.cell_edges,
-            zero_choice=table.zero_choice,
-        )
-        return costs.astype(np.float64)
+        return cost_estimate(genes, self._known_prices).counts.astype(np.float64)
 
     @cached_property
-    def _cost_table(self) -> CostTable:
-        return self.cost_table()
+    def _known_prices(self) -> PriceList:
+        return self.prices(self.cost_table())
 
     def mask(self, prefix: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Which choices some valid architecture continues with, bool [choices of decision len(prefix)].

@@ -235,17 +235,36 @@ class MobileNetSpace(SearchSpace):
         The caller holds the image throughout; in-place ReLU6 needs no memory of its own.
         """
         frame = self._frame_of(architecture)
-        image = self.shape.channels * self.shape.height * self.shape.width
+        layers = [place.peak_values(self.operations[gene][1]) for gene, place in self._used_layers(architecture)]
+        return _FLOAT32_BYTES * (self._image_values() + max(self._peak_outside_layers(frame), *layers))
+
+    def memory_table(self) -> CostTable:
+        """The largest of what the ends and each layer hold; the context is width and resolution."""
+        most = max(len(decision.choices) for decision in self.decisions)
+        constant = np.zeros((len(self._frames), 1), dtype=np.int64)
+        entries = np.zeros((len(self._frames), len(self.decisions), most, 1), dtype=np.int64)
+        for context, frame in enumerate(self._frames.values()):
+            constant[context] = self._image_values() + self._peak_outside_layers(frame)
+            for layer, place in enumerate(frame.places):
+                for gene, (_, expansion) in enumerate(self.operations):
+                    entries[context, 2 + layer, gene] = self._image_values() + place.peak_values(expansion)
+        metrics = ("peak_activation_bytes",)
+        return CostTable(metrics, (0, 1), _FLOAT32_BYTES * constant, _FLOAT32_BYTES * entries, combine="max")
+
+    def _image_values(self) -> int:
+        return self.shape.channels * self.shape.height * self.shape.width
+
+    def _peak_outside_layers(self, frame: _Frame) -> int:
+        """Most live values in resizing, stem, head and classifier, without the image."""
         area = _area(frame.resolution)
         has_copy = frame.resolution != (self.shape.height, self.shape.width)
         resized = self.shape.channels * area if has_copy else 0
         stem = frame.widths.stem * area
-        layers = [place.peak_values(self.operations[gene][1]) for gene, place in self._used_layers(architecture)]
         last = frame.places[-1]
         before_head = last.out_channels * _area(last.out_size)
         head = frame.widths.head * _area(last.out_size)
         end = [before_head + head, 2 * head, head + frame.widths.head, frame.widths.head + self.shape.classes]
-        return _FLOAT32_BYTES * (image + max(resized + stem, 2 * stem, *layers, *end))
+        return max(resized + stem, 2 * stem, *end)
 
     def _pixels(self, resolution: float) -> tuple[int, int]:
         height, width = self.shape.height, self.shape.width

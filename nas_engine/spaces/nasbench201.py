@@ -9,6 +9,7 @@ from functools import cache
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from nas_engine.errors import ConfigError, nearest_hint
@@ -123,6 +124,18 @@ class NASBench201Space(SearchSpace):
         in_cells = _peak_maps_of_cell(architecture.genes) * self._largest_map
         return _FLOAT_BYTES * (image + max(in_cells, self._peak_outside_cells))
 
+    def memory_table(self) -> CostTable:
+        """The peak of every cell: which maps live at once depends on all six edges, so they are the context."""
+        image = self.shape.channels * self.shape.height * self.shape.width
+        floats = image + np.maximum(_peak_maps() * self._largest_map, self._peak_outside_cells)
+        return CostTable(
+            metrics=("peak_activation_bytes",),
+            context_decisions=tuple(range(len(EDGES))),
+            constant=_FLOAT_BYTES * floats[:, None],
+            entries=None,
+            combine="max",
+        )
+
     def _operation_cost(self, operation: str) -> tuple[int, int]:
         """(params, MACs) of `operation` on one edge of all cells."""
         if operation not in KERNELS:
@@ -210,6 +223,16 @@ def _conv_cost(inputs: int, outputs: int, kernel: int, output_pixels: int) -> tu
     """(params, MACs) of a convolution without bias; a linear layer is one with one output pixel."""
     params = inputs * outputs * kernel**2
     return params, params * output_pixels
+
+
+@cache
+def _peak_maps() -> npt.NDArray[np.int64]:
+    """`_peak_maps_of_cell` of all cells, int64 [cells], in order of genes."""
+    # Both convolutions hold the same maps, so one of them stands for the other: a quarter of the cells is walked.
+    convolutions = [OPERATIONS.index(name) for name in KERNELS]
+    stand_ins = [convolutions[0] if gene in convolutions else gene for gene in range(len(OPERATIONS))]
+    cells = itertools.product(stand_ins, repeat=len(EDGES))
+    return np.array([_peak_maps_of_cell(cell) for cell in cells], dtype=np.int64)
 
 
 @cache

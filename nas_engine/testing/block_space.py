@@ -113,6 +113,19 @@ class BlockSpace(SearchSpace):
         inside = [max(features + 2 * width, 3 * features) for width in architecture.genes if width]
         return 4 * (self._pixels() + max([features + self.shape.classes, *inside]))
 
+    def memory_table(self) -> CostTable:
+        """The same peaks as a table."""
+        features, widths = self.options.features, np.arange(self.options.widths, dtype=np.int64)
+        inside = np.where(widths > 0, self._pixels() + np.maximum(features + 2 * widths, 3 * features), 0)
+        ends = self._pixels() + features + self.shape.classes
+        return CostTable(
+            metrics=("peak_activation_bytes",),
+            context_decisions=(),
+            constant=np.array([[4 * ends]], dtype=np.int64),
+            entries=np.tile(4 * inside[:, None], (1, self.options.blocks, 1, 1)),
+            combine="max",
+        )
+
     def _pixels(self) -> int:
         return self.shape.channels * self.shape.height * self.shape.width
 

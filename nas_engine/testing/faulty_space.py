@@ -63,6 +63,10 @@ class FaultySpace(SearchSpace):
         """As the wrapped space."""
         return self._space.peak_activation_bytes(architecture)
 
+    def memory_table(self) -> CostTable | None:
+        """As the wrapped space."""
+        return self._space.memory_table()
+
 
 class _FaultyNetwork(nn.Module):
     def __init__(self, network: nn.Module, fault: Fault) -> None:

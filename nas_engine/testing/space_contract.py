@@ -185,6 +185,11 @@ class SpaceContract:
             measured = measured_peak_activation_bytes(space.build(architecture), space.shape)
             assert space.peak_activation_bytes(architecture) == measured
 
+    def test_the_memory_table_gives_the_same_bytes(self, space: SearchSpace, architectures: list[Architecture]) -> None:
+        """Priced in one call, each peak is what the formula says for the architecture alone."""
+        column = AnalyticCost(space).estimate(architectures)[:, -1]
+        assert column.tolist() == [space.peak_activation_bytes(architecture) for architecture in architectures]
+
     def test_pickling(self, space: SearchSpace, architectures: list[Architecture]) -> None:
         """A space sent to another process is the same space."""
         copy = pickle.loads(pickle.dumps(space))

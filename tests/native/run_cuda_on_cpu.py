@@ -90,5 +90,34 @@ def compare(module: ModuleType) -> int:
     return compared
 
 
+def compare_costs(module: ModuleType) -> int:
+    """Costs and rewards of architectures of both spaces; returns how many were compared."""
+    from nas_engine.objectives import soft_power
+    from nas_engine.ops.cost_estimate import cost_estimate_reference
+    from nas_engine.spaces.mobilenet import MobileNetSpace
+    from nas_engine.spaces.nasbench201 import NASBench201Space
+    from nas_engine.types import ImageShape
+
+    shape, rng = ImageShape(3, 9, 7, 5), np.random.default_rng(0)
+    formula = soft_power("macs", target=1e5, exponent_above=-0.5).formula
+    spaces = (NASBench201Space(shape), MobileNetSpace(shape))
+    for space in spaces:
+        memory = space.memory_table()
+        assert memory is not None
+        prices = space.prices(space.cost_table(), memory)
+        genes, accuracy = space.genes([space.sample(rng) for _ in range(500)]), rng.random(500)
+        expected = cost_estimate_reference(genes, prices, formula, accuracy)
+        counts, rewards, first_bad = np.empty((500, 3), dtype=np.int64), np.empty(500), np.array([500])
+        outputs = (counts.ctypes.data, 0, rewards.ctypes.data)
+        rows = module.PricedRows(genes.ctypes.data, accuracy.ctypes.data, 500, *outputs)
+        native_formula = formula.to_native(module, prices.names)
+        module.cost_estimate_cuda(prices.on_cpu(module), native_formula, rows, first_bad.ctypes.data, 0)
+        assert first_bad == 500
+        np.testing.assert_array_equal(counts, expected.counts)
+        np.testing.assert_allclose(rewards, expected.rewards, rtol=1e-12)
+    return 500 * len(spaces)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{compare(build(Path(sys.argv[1])))} paths compared\n")
+    native = build(Path(sys.argv[1]))
+    sys.stdout.write(f"{compare(native)} paths compared, {compare_costs(native)} architectures priced\n")

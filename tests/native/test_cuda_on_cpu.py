@@ -1,4 +1,4 @@
-"""The GPU way of scoring paths, from Python to the kernel bodies, on a machine without a GPU."""
+"""The GPU ways of scoring paths and pricing, from Python to the kernel bodies, on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ SCRIPT = Path(__file__).with_name("run_cuda_on_cpu.py")
 def test_kernels_as_plain_cpp_give_what_pytorch_gives(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "paths compared" in done.stdout
+    assert "paths compared, 1000 architectures priced" in done.stdout
