@@ -12,7 +12,7 @@ from scipy.stats import norm
 from nas_engine.options import Options
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.seen import SeenArchitectures
-from nas_engine.surrogates.candidates import genes_of, some_unseen
+from nas_engine.surrogates.candidates import some_unseen
 from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
 from nas_engine.types import Architecture, StateDict
 
@@ -74,8 +74,8 @@ class GaussianProcessController:
         if not unseen:
             return self._seen.draw(self._rng)
         scores = log_rank_scores(np.array(list(known.values())))
-        self._model.fit(genes_of(list(known)), scores)
-        mean, deviation = self._model.predict(genes_of(unseen))
+        self._model.fit(self.space.genes(list(known)), scores)
+        mean, deviation = self._model.predict(self.space.genes(unseen))
         gain = (mean - scores.max()) / deviation
         improvement = deviation * (gain * norm.cdf(gain) + norm.pdf(gain))
         best = unseen[int(np.argmax(improvement))]

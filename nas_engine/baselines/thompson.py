@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from nas_engine.options import Options
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.seen import SeenArchitectures
-from nas_engine.surrogates.candidates import ListedSpace, genes_of, some_unseen
+from nas_engine.surrogates.candidates import ListedSpace, some_unseen
 from nas_engine.surrogates.linear import LinearBasis, posterior_weights
 from nas_engine.types import Architecture, StateDict
 
@@ -73,15 +73,16 @@ class ThompsonController:
     def _next(self) -> Architecture:
         if len(self._seen.rewards) < self.options.random_first or self._seen.exhausted:
             return self._seen.draw(self._rng)
-        weights = self._draw_weights()
-        if self._listed is not None:
-            values = np.where(self._listed.unseen(self._seen), self._listed.features @ weights, -np.inf)
-            best = self._listed.architectures[int(np.argmax(values))]
-        else:
-            unseen = some_unseen(self._seen, self._rng)
-            best = unseen[int(np.argmax(self._features(unseen) @ weights))] if unseen else None
+        best = self._best_for(self._draw_weights())
         claimed = self._seen.claim(best) if best is not None else None
         return claimed or self._seen.draw(self._rng)
+
+    def _best_for(self, weights: npt.NDArray[np.float32]) -> Architecture | None:
+        if self._listed is not None:
+            values = np.where(self._listed.unseen(self._seen), self._listed.features @ weights, -np.inf)
+            return self._listed.architectures[int(np.argmax(values))]
+        unseen = some_unseen(self._seen, self._rng)
+        return unseen[int(np.argmax(self._features(unseen) @ weights))] if unseen else None
 
     def _draw_weights(self) -> npt.NDArray[np.float32]:
         known = self._seen.rewards
@@ -93,7 +94,7 @@ class ThompsonController:
     def _features(self, architectures: list[Architecture]) -> npt.NDArray[np.float32]:
         if self._listed is not None:
             return self._listed.features[[self._listed.positions[architecture] for architecture in architectures]]
-        return self._basis(genes_of(architectures))
+        return self._basis(self.space.genes(architectures))
 
 
 _known: WeakKeyDictionary[SearchSpace, tuple[LinearBasis, ListedSpace | None]] = WeakKeyDictionary()

@@ -13,9 +13,9 @@ from nas_engine.controllers.advantages import FloatArray, ranks
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.options import PPOOptions
 from nas_engine.controllers.ppo import PPOController
-from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
 from nas_engine.options import Options
 from nas_engine.spaces.base import SearchSpace
+from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
 from nas_engine.types import Architecture, StateDict
 
 
@@ -138,7 +138,7 @@ class PPOModelController:
             chosen = np.union1d(np.argsort(-scores, kind="stable")[:half], np.arange(len(scores))[-half:])
             architectures, scores = [architectures[i] for i in chosen], scores[chosen]
         waiting = {a: self._expected[a] for a in self._seen.waiting if a in self._expected}
-        self._model.fit(_genes([*architectures, *waiting]), np.concatenate([scores, list(waiting.values())]))
+        self._model.fit(self.space.genes([*architectures, *waiting]), np.concatenate([scores, list(waiting.values())]))
 
     def _learn(self, optimism: float) -> None:
         """One round: imagine, score, learn."""
@@ -152,7 +152,7 @@ class PPOModelController:
         return genes, [self.space.canonical(Architecture(self.space.name, tuple(row))) for row in genes.tolist()]
 
     def _bounds(self, architectures: Sequence[Architecture], optimism: float) -> FloatArray:
-        mean, deviation = self._model.predict(_genes(architectures))
+        mean, deviation = self._model.predict(self.space.genes(architectures))
         return mean + optimism * deviation
 
     def _best_unseen(self, imagined: list[Architecture], optimism: float) -> Architecture | None:
@@ -161,8 +161,9 @@ class PPOModelController:
         bounds = dict(zip(imagined, self._bounds(imagined, optimism), strict=True))
         for _ in range(2 if self.options.climbs else 0):
             tops = sorted(bounds, key=bounds.__getitem__, reverse=True)[: self.options.climbs]
-            around = {self.space.canonical(a) for top in [*tops, *self._best_known()] for a in self.space.neighbours(top)}
-            fresh = sorted(around - bounds.keys(), key=lambda a: a.genes)
+            centres = [*tops, *self._ppo.proposer.best(self.options.climbs)]
+            around = (self.space.canonical(a) for centre in centres for a in self.space.neighbours(centre))
+            fresh = [architecture for architecture in dict.fromkeys(around) if architecture not in bounds]
             if fresh:
                 bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
         unseen = [architecture for architecture in bounds if architecture not in self._seen]
@@ -170,12 +171,5 @@ class PPOModelController:
             return None
         best = max(unseen, key=bounds.__getitem__)
         self._seen.claim(best)
-        self._expected[best] = float(self._model.predict(_genes([best]))[0][0])
+        self._expected[best] = float(self._model.predict(self.space.genes([best]))[0][0])
         return best
-
-    def _best_known(self) -> list[Architecture]:
-        return self._ppo.proposer.best(self.options.climbs)
-
-
-def _genes(architectures: Sequence[Architecture]) -> np.ndarray:
-    return np.array([architecture.genes for architecture in architectures], dtype=np.int64)

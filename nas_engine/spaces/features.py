@@ -15,9 +15,10 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 _LARGEST_LISTED_SPACE = 50_000
-_REFERENCE_SAMPLES = 2_000
+_REFERENCE_SAMPLES = 1_000
 _REFERENCE_SEED = 0
 _MOST_PATHS = 64
+_LEAST_DEVIATION = 1e-12
 
 
 class ArchitectureFeatures:
@@ -35,23 +36,25 @@ class ArchitectureFeatures:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        """Measure mean and spread of each feature on architectures drawn uniformly from `space`."""
+        """Measure mean and spread of each feature over `space`, or over a thousand random architectures of it."""
         self.space = space
         paths = _paths(space.cell) if space.cell is not None else []
         self._cell = space.cell if paths else None
         self._paths = paths
         self.has_paths = self._cell is not None
+        small = space.size <= _LARGEST_LISTED_SPACE
         rng = np.random.default_rng(_REFERENCE_SEED)
-        drawn = [space.sample(rng).genes for _ in range(_REFERENCE_SAMPLES)]
-        raw = self._raw(np.array(drawn, dtype=np.int64))
-        with np.errstate(invalid="ignore"):
-            mean, deviation = np.nanmean(raw, axis=0), np.nanstd(raw, axis=0)
-        varies = np.nan_to_num(deviation) > 1e-12
-        self._mean, self._deviation = mean[varies], deviation[varies]
-        self._varies = varies
+        reference = list(space) if small else [space.sample(rng) for _ in range(_REFERENCE_SAMPLES)]
+        genes = np.array([architecture.genes for architecture in reference], dtype=np.int64)
+        raw = self._raw(genes)
+        known = ~np.isnan(raw)
+        counts = np.maximum(known.sum(axis=0), 1)
+        mean = np.where(known, raw, 0.0).sum(axis=0) / counts
+        deviation = np.sqrt((np.where(known, raw - mean, 0.0) ** 2).sum(axis=0) / counts)
+        self._varies = deviation > _LEAST_DEVIATION
+        self._mean, self._deviation = mean[self._varies], deviation[self._varies]
         self._listed: tuple[FloatArray, IntArray] | None = None
-        if space.size <= _LARGEST_LISTED_SPACE:
-            genes = np.array([architecture.genes for architecture in space], dtype=np.int64)
+        if small:  # what is asked for again and again is looked up
             self._listed = self._summary(genes), self._path_codes(genes)
 
     def summary(self, genes: IntArray) -> FloatArray:
@@ -89,9 +92,10 @@ class ArchitectureFeatures:
         return code
 
     def _raw(self, genes: IntArray) -> FloatArray:
-        structure = _cell_features(genes, self._cell, self._paths, len(self.space.decisions[0].choices)) if (
-            self._cell
-        ) else _choice_features(genes, self.space)
+        if self._cell is not None:
+            structure = _cell_features(genes, self._cell, self._paths, len(self.space.decisions[0].choices))
+        else:
+            structure = _choice_features(genes, self.space)
         known = self.space.known_metrics(genes)
         with np.errstate(invalid="ignore", divide="ignore"):
             logarithms = np.where(known > 0, np.log(known), np.nan)
@@ -125,14 +129,11 @@ def _paths(cell: CellStructure) -> list[tuple[int, ...]]:
     return sorted(complete, key=lambda path: (len(path), path))
 
 
-def _cell_features(
-    genes: IntArray, cell: CellStructure, paths: Sequence[tuple[int, ...]], choices: int
-) -> FloatArray:
+def _cell_features(genes: IntArray, cell: CellStructure, paths: Sequence[tuple[int, ...]], choices: int) -> FloatArray:
     zero, identity = cell.zero_choice, cell.identity_choice
     whole = np.stack([(genes[:, list(path)] != zero).all(axis=1) for path in paths], axis=1)
-    counts = np.stack(
-        [np.stack([(genes[:, list(path)] == choice).sum(axis=1) for path in paths], axis=1) for choice in range(choices)]
-    )
+    made = genes[None] == np.arange(choices)[:, None, None]
+    counts = np.stack([made[:, :, list(path)].sum(axis=2) for path in paths], axis=2)
     operations = [choice for choice in range(choices) if choice not in (zero, identity)]
     lengths = counts[operations].sum(axis=0)
     live = np.zeros(genes.shape, dtype=bool)
@@ -147,7 +148,8 @@ def _cell_features(
 
 
 def _most(values: IntArray, among: BoolArray) -> IntArray:
-    return np.where(among, values, 0).max(axis=1)
+    most: IntArray = np.where(among, values, 0).max(axis=1)
+    return most
 
 
 def _least(values: IntArray, among: BoolArray) -> IntArray:

@@ -41,15 +41,10 @@ class ListedSpace:
         """List `space` and compute the features of genes [n, decisions]."""
         self.architectures = list(dict.fromkeys(space.canonical(architecture) for architecture in space))
         self.positions = {architecture: position for position, architecture in enumerate(self.architectures)}
-        self.features = features(genes_of(self.architectures))
+        self.features = features(space.genes(self.architectures))
 
     def unseen(self, seen: SeenArchitectures) -> npt.NDArray[np.bool_]:
         """Bool [architectures]."""
         unseen = np.ones(len(self.architectures), dtype=bool)
         unseen[[self.positions[architecture] for architecture in [*seen.rewards, *seen.waiting]]] = False
         return unseen
-
-
-def genes_of(architectures: list[Architecture]) -> IntArray:
-    """Genes, int64 [n, decisions], n >= 1."""
-    return np.array([architecture.genes for architecture in architectures], dtype=np.int64)

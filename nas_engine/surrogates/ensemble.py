@@ -46,9 +46,6 @@ class Points:
     summary: FloatArray
     paths: IntArray
 
-    def __len__(self) -> int:
-        return len(self.genes)
-
 
 class RewardModel:
     """Predicts scores of architectures, and how far it may be wrong, from those evaluated so far.
@@ -103,7 +100,7 @@ class RewardModel:
         points = self.points(genes)
         fixed, distance = self._parts(self._data, points)
         prior = self._prior_variance(points)
-        mean, second_moment = np.zeros(len(points)), np.zeros(len(points))
+        mean, second_moment = np.zeros(len(genes)), np.zeros(len(genes))
         for length, (weight, factor, coefficients) in zip(self._length_scales, self._members, strict=True):
             kernel = fixed + _near(distance, length)
             expected = kernel.T @ coefficients
@@ -123,7 +120,7 @@ class RewardModel:
         return shared, np.maximum(squares - 2 * one.summary @ other.summary.T, 0.0)
 
     def _prior_variance(self, points: Points) -> FloatArray:
-        own = np.full(len(points), _CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
+        own = np.full(len(points.genes), _CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
         if self._features.has_paths:
             equal = (points.paths[:, :, None] == points.paths[:, None, :]) & (points.paths >= 0)[:, :, None]
             own += _PATHS_WEIGHT / self._path_scale * equal.sum(axis=(1, 2))

@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int64]
 
 _CHOICES_VARIANCE, _PAIRS_VARIANCE, _PATHS_VARIANCE = 0.5, 0.25, 1.0
 _MOST_PAIRS = 4_000
-_VOCABULARY_SAMPLES = 2_000
+_VOCABULARY_SAMPLES = 1_000
 
 
 class LinearBasis:
@@ -53,11 +53,13 @@ class LinearBasis:
         blocks = [np.ones((n, 1), dtype=np.float32), singles]
         for first, second in self._pairs:
             block = np.zeros((n, self._choices[first] * self._choices[second]), dtype=np.float32)
-            block[rows, genes[:, first] * self._choices[second] + genes[:, second]] = (_PAIRS_VARIANCE / len(self._pairs)) ** 0.5
+            both = genes[:, first] * self._choices[second] + genes[:, second]
+            block[rows, both] = (_PAIRS_VARIANCE / len(self._pairs)) ** 0.5
             blocks.append(block)
         codes = self._graph.path_codes(genes)
-        counts = (codes[:, :, None] == self._paths).sum(axis=1) * (_PATHS_VARIANCE / max(codes.shape[1], 1)) ** 0.5
-        return np.concatenate([*blocks, counts.astype(np.float32)], axis=1)
+        scale = np.float32((_PATHS_VARIANCE / max(codes.shape[1], 1)) ** 0.5)
+        counts = (codes[:, :, None] == self._paths).sum(axis=1).astype(np.float32)
+        return np.concatenate([*blocks, counts * scale], axis=1)
 
 
 def posterior_weights(
