@@ -28,10 +28,13 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "controller": {
         "ppo": "nas_engine.controllers.ppo:PPOController",
         "reinforce": "nas_engine.controllers.reinforce:ReinforceController",
+        "ppo-model": "nas_engine.controllers.ppo_model:PPOModelController",
         "sb3": "nas_engine.controllers.sb3:SB3Controller",
         "random": "nas_engine.baselines.random:RandomController",
         "evolution": "nas_engine.baselines.evolution:EvolutionController",
         "local-search": "nas_engine.baselines.local_search:LocalSearchController",
+        "thompson": "nas_engine.baselines.thompson:ThompsonController",
+        "gp": "nas_engine.baselines.gaussian_process:GaussianProcessController",
         "optuna": "nas_engine.baselines.optuna:OptunaController",
         "reinforce-published": "nas_engine.baselines.categorical_reinforce:CategoricalReinforceController",
     },

@@ -91,11 +91,12 @@ class LSTMPolicy(nn.Module):
         decisions, most_choices = self.logit_bias.shape
         genes = torch.empty(n, decisions, dtype=torch.long)
         state, inputs = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-        memory: tuple[Tensor, Tensor] | None = None
+        hidden = memory = torch.zeros(n, self.lstm.hidden_size)
+        weights = (self.lstm.weight_ih_l0, self.lstm.weight_hh_l0, self.lstm.bias_ih_l0, self.lstm.bias_hh_l0)
         for decision in range(decisions):
             embedded = self.choice_embedding(inputs) + self.decision_embedding[decision]
-            hidden, memory = self.lstm(embedded[:, None], memory)
-            logits = hidden[:, 0] @ self.logit_weight[decision] + self.logit_bias[decision]
+            hidden, memory = torch.lstm_cell(embedded, (hidden, memory), *weights)
+            logits = hidden @ self.logit_weight[decision] + self.logit_bias[decision]
             log_probs = self._log_probs(logits, self.transitions[state] >= 0)
             genes[:, decision] = torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0]
             state = self.transitions[state, genes[:, decision]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nas_engine.controllers.advantages import explained_variance, generalised_advantages
+from nas_engine.controllers.advantages import FloatArray, explained_variance, generalised_advantages
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.learner import Learner, approx_kl, finite
 from nas_engine.controllers.lstm import Rollout
@@ -38,7 +38,7 @@ class PPOController:
         """
         self.options = options
         self._learner = Learner(space, options, seed)
-        self.policy = self._learner.policy
+        self.policy, self.proposer = self._learner.policy, self._learner.proposer
 
     def propose(self, n: int) -> list[Architecture]:
         """The next `n` architectures, drawn from the policy."""
@@ -49,6 +49,15 @@ class PPOController:
         if not architectures:
             return {}
         genes, scores = self._learner.collect(architectures, rewards)
+        return self.learn(genes, scores)
+
+    def learn(self, genes: Tensor, scores: FloatArray) -> Diagnostics:
+        """Several passes over samples of the policy, whoever scored them.
+
+        Args:
+            genes: int64 [samples, decisions], valid.
+            scores: [samples], higher is better, on a scale of about 1.
+        """
         before = self._learner.begin(genes)
         earned = torch.zeros_like(before.values)
         earned[:, -1] = torch.as_tensor(scores, dtype=torch.float32)

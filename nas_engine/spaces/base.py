@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from nas_engine.errors import ConfigError
+from nas_engine.ops.cost_estimate import cost_estimate
 from nas_engine.spaces.diagram import DecisionDiagram
 from nas_engine.types import Architecture, Decision, ImageShape
 
@@ -18,6 +20,21 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_engine.nn.supernet import Supernet
+
+
+@dataclass(frozen=True)
+class CellStructure:
+    """Decisions as the edges of a cell.
+
+    Attributes:
+        edges: (source node, target node) of each decision; node 0 is the input, the largest the output.
+        zero_choice: index of the choice that means no connection, or None.
+        identity_choice: index of the choice that passes its input on, or None.
+    """
+
+    edges: tuple[tuple[int, int], ...]
+    zero_choice: int | None
+    identity_choice: int | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,8 @@ class CostTable:
 class SearchSpace(ABC):
     """A set of architectures for images of one shape.
 
-    Subclasses set `name`, `decisions`, `shape` and `diagram` and implement the abstract methods. Promises:
+    Subclasses set `name`, `decisions`, `shape` and `diagram`, where the decisions are the edges of a cell also `cell`,
+    and implement the abstract methods. Promises:
 
     - `decode(encode(a)) == a` for every valid architecture; both are pure.
     - `canonical` is idempotent, returns a valid architecture, and two architectures with the same canonical form
@@ -68,6 +86,8 @@ class SearchSpace(ABC):
     decisions: tuple[Decision, ...]
     shape: ImageShape
     diagram: DecisionDiagram
+    cell: CellStructure | None = None
+    known_metric_names: tuple[str, ...] = ("params", "macs")
 
     @abstractmethod
     def encode(self, architecture: Architecture) -> str:
@@ -105,6 +125,31 @@ class SearchSpace(ABC):
     def size(self) -> int:
         """Number of valid architectures (before canonicalisation)."""
         return self.diagram.size
+
+    def known_metrics(self, genes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """What is known of architectures before any evaluation, at no cost.
+
+        Args:
+            genes: int64 [n, decisions] of valid architectures.
+
+        Returns:
+            float64 [n, metrics], columns `known_metric_names`; NaN where something is not known.
+        """
+        table = self._cost_table
+        costs = cost_estimate(
+            genes,
+            constant=table.constant,
+            entries=table.entries,
+            context_decisions=table.context_decisions,
+            context_sizes=[len(self.decisions[decision].choices) for decision in table.context_decisions],
+            cell_edges=table.cell_edges,
+            zero_choice=table.zero_choice,
+        )
+        return costs.astype(np.float64)
+
+    @cached_property
+    def _cost_table(self) -> CostTable:
+        return self.cost_table()
 
     def mask(self, prefix: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Which choices some valid architecture continues with, bool [choices of decision len(prefix)].

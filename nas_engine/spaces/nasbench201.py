@@ -15,7 +15,7 @@ from nas_engine.errors import ConfigError, nearest_hint
 from nas_engine.nn.nasbench201 import EDGES, KERNELS, OPERATIONS, NASBench201Network, live_edges
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
 from nas_engine.options import Options
-from nas_engine.spaces.base import CostTable, SearchSpace
+from nas_engine.spaces.base import CellStructure, CostTable, SearchSpace
 from nas_engine.spaces.diagram import DecisionDiagram
 from nas_engine.spaces.nasbench201_canonical import representatives
 from nas_engine.types import Architecture, Decision, ImageShape
@@ -45,6 +45,7 @@ class NASBench201Space(SearchSpace):
 
     name = "nasbench201"
     Options = NASBench201Options
+    cell = CellStructure(EDGES, OPERATIONS.index("none"), OPERATIONS.index("skip_connect"))
 
     def __init__(self, shape: ImageShape, options: NASBench201Options = NASBench201Options()) -> None:
         """Set up decisions, masks and costs.

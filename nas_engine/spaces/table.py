@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from nas_engine.errors import ConfigError, nearest_hint
 from nas_engine.registry import resolve
-from nas_engine.spaces.base import CostTable, SearchSpace
+from nas_engine.spaces.base import CellStructure, CostTable, SearchSpace
 from nas_engine.spaces.diagram import DecisionDiagram
 from nas_engine.tables.table import Table
 from nas_engine.types import Architecture, Decision, ImageShape
@@ -24,21 +23,6 @@ if TYPE_CHECKING:
 
 _NO_IMAGES = ImageShape(channels=0, height=0, width=0, classes=0)
 _ANY_IMAGES = ImageShape(channels=3, height=32, width=32, classes=10)
-
-
-@dataclass(frozen=True)
-class CellStructure:
-    """Decisions as the edges of a cell.
-
-    Attributes:
-        edges: (source node, target node) of each decision; node 0 is the input, the largest the output.
-        zero_choice: index of the choice that means no connection, or None.
-        identity_choice: index of the choice that passes its input on, or None.
-    """
-
-    edges: tuple[tuple[int, int], ...]
-    zero_choice: int | None
-    identity_choice: int | None
 
 
 class TableSpace(SearchSpace):

@@ -43,9 +43,12 @@ _METHODS = (
     Method("evolution-published", "evolution", {"population_size": 10, "sample_size": 3}),
     Method("local-search", "local-search"),
     Method("tpe", "optuna", {"sampler": "tpe"}),
+    Method("thompson", "thompson"),
+    Method("gp", "gp"),
     Method("reinforce-published", "reinforce-published"),
     Method("reinforce", "reinforce", batch=10),
     Method("ppo", "ppo", batch=10),
+    Method("ppo-model", "ppo-model"),
 )
 METHODS: Mapping[str, Method] = {method.label: method for method in _METHODS}
 

@@ -1,0 +1,107 @@
+"""Thompson sampling with a Bayesian linear model: what a draw from the posterior holds for best is evaluated next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from nas_engine.options import Options
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.spaces.seen import SeenArchitectures
+from nas_engine.surrogates.candidates import ListedSpace, genes_of, some_unseen
+from nas_engine.surrogates.linear import LinearBasis, posterior_weights
+from nas_engine.types import Architecture, StateDict
+
+_MOST_LISTED = 50_000
+
+
+class ThompsonOptions(Options):
+    """Options of linear Thompson sampling."""
+
+    random_first: int = Field(5, ge=1, description="random architectures before the model is asked")
+    noise: float = Field(0.1, gt=0, description="variance of the noise of a score, where scores have variance 1")
+
+
+class ThompsonController:
+    """Linear Thompson sampling over choices, pairs of choices and paths (see `LinearBasis`).
+
+    Source: Agrawal & Goyal 2013, "Thompson Sampling for Contextual Bandits with Linear Payoffs". Scores are the normal
+    quantiles of the ranks of the rewards. Spaces of up to 50,000 architectures are looked at as a whole, of larger
+    ones a thousand random architectures and the neighbours of the ten best.
+    """
+
+    Options = ThompsonOptions
+
+    def __init__(self, space: SearchSpace, options: ThompsonOptions = ThompsonOptions(), seed: int = 0) -> None:
+        """Start with the prior.
+
+        Args:
+            space: where architectures come from.
+            options: size of the random start, noise.
+            seed: of all draws.
+        """
+        self.space, self.options = space, options
+        self._basis, self._listed = _prepared(space)
+        self._seen = SeenArchitectures(space)
+        self._rng = np.random.default_rng(seed)
+
+    def propose(self, n: int) -> list[Architecture]:
+        """`n` canonical architectures, unseen while there are any; each from its own draw of the posterior."""
+        return [self._next() for _ in range(n)]
+
+    def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> dict[str, float]:
+        """Remember the rewards."""
+        self._seen.tell(architectures, rewards)
+        return {}
+
+    def state_dict(self) -> StateDict:
+        """Seen architectures and random state."""
+        return {"seen": self._seen.state_dict(), "rng": json.dumps(self._rng.bit_generator.state)}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from `state`."""
+        self._seen.load_state_dict(state["seen"])
+        self._rng.bit_generator.state = json.loads(state["rng"])
+
+    def _next(self) -> Architecture:
+        if len(self._seen.rewards) < self.options.random_first or self._seen.exhausted:
+            return self._seen.draw(self._rng)
+        weights = self._draw_weights()
+        if self._listed is not None:
+            values = np.where(self._listed.unseen(self._seen), self._listed.features @ weights, -np.inf)
+            best = self._listed.architectures[int(np.argmax(values))]
+        else:
+            unseen = some_unseen(self._seen, self._rng)
+            best = unseen[int(np.argmax(self._features(unseen) @ weights))] if unseen else None
+        claimed = self._seen.claim(best) if best is not None else None
+        return claimed or self._seen.draw(self._rng)
+
+    def _draw_weights(self) -> npt.NDArray[np.float32]:
+        known = self._seen.rewards
+        rewards = np.array(list(known.values()))
+        scores = ndtri((rankdata(rewards) - 0.5) / len(rewards))
+        scores = (scores - scores.mean()) / max(float(scores.std()), 1e-9)
+        return posterior_weights(self._features(list(known)), scores, self.options.noise, self._rng)
+
+    def _features(self, architectures: list[Architecture]) -> npt.NDArray[np.float32]:
+        if self._listed is not None:
+            return self._listed.features[[self._listed.positions[architecture] for architecture in architectures]]
+        return self._basis(genes_of(architectures))
+
+
+_known: WeakKeyDictionary[SearchSpace, tuple[LinearBasis, ListedSpace | None]] = WeakKeyDictionary()
+
+
+def _prepared(space: SearchSpace) -> tuple[LinearBasis, ListedSpace | None]:
+    """Basis and listed architectures of a space, which are the same for every seed."""
+    if space not in _known:
+        basis = LinearBasis(space)
+        _known[space] = basis, ListedSpace(space, basis) if space.size <= _MOST_LISTED else None
+    return _known[space]

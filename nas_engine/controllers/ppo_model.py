@@ -1,0 +1,181 @@
+"""PPO with a learned reward model: between evaluations the policy is trained on what the model expects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from nas_engine.controllers.advantages import FloatArray, ranks
+from nas_engine.controllers.base import Diagnostics
+from nas_engine.controllers.options import PPOOptions
+from nas_engine.controllers.ppo import PPOController
+from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
+from nas_engine.options import Options
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.types import Architecture, StateDict
+
+
+class PPOModelOptions(Options):
+    """Options of `PPOModelController`."""
+
+    random_first: int = Field(3, ge=1, description="random architectures before the model is asked")
+    optimism: list[float] = Field(
+        [1.0, 2.0, 4.0],
+        min_length=1,
+        description="standard deviations added to the expected score, one after the other: larger explores more",
+    )
+    imagined: int = Field(48, ge=2, description="architectures that the policy imagines, and the model scores, a round")
+    rounds: int = Field(1, ge=1, description="rounds of imagining and learning at a time")
+    every: int = Field(2, ge=1, description="evaluations from one time that the policy learns to the next")
+    climbs: int = Field(
+        4, ge=0, description="best imagined and best known architectures whose neighbours are considered too; 0: none"
+    )
+    model_size: int = Field(400, ge=2, description="most evaluations the model is fitted to: the best and the latest")
+    learning_rate: float = Field(0.007, gt=0, description="step size of Adam")
+    epochs: int = Field(2, ge=1, description="passes of PPO over each round")
+    entropy_floor: float = Field(
+        0.3, ge=0, description="entropy, nats a decision, below which entropy_collapsed acts; 0: never"
+    )
+    hidden_size: int = Field(48, ge=1, description="size of the LSTM state")
+
+
+class PPOModelController:
+    """PPO whose policy learns from a model of the reward, so that one evaluation teaches many steps.
+
+    Before each proposal the `RewardModel` is fitted to all evaluations; the policy imagines architectures, the model
+    scores them by the expected score plus some standard deviations (an upper confidence bound, Srinivas et al. 2010),
+    and PPO learns from these scores. The proposal is the unseen architecture with the highest bound among those
+    imagined and the neighbours of the best of them and of the best known. Architectures that still wait for their
+    reward count with the score that the model expects, so that several proposals at once differ.
+
+    Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, and of the model: ``model_error`` (root
+    mean square of expected minus actual score of the architectures just evaluated, in standard deviations of all
+    scores; what a model without knowledge would have is 1).
+    """
+
+    Options = PPOModelOptions
+
+    def __init__(self, space: SearchSpace, options: PPOModelOptions = PPOModelOptions(), seed: int = 0) -> None:
+        """Build an untrained policy and a model without data.
+
+        Args:
+            space: architectures to propose.
+            options: of the algorithm.
+            seed: of the initial weights and all draws.
+        """
+        self.space, self.options = space, options
+        ppo = PPOOptions(
+            learning_rate=options.learning_rate,
+            epochs=options.epochs,
+            entropy_floor=options.entropy_floor,
+            hidden_size=options.hidden_size,
+        )
+        self._ppo = PPOController(space, ppo, seed)
+        self.policy = self._ppo.policy
+        self._seen = self._ppo.proposer.seen
+        self._model = RewardModel(space)
+        self._expected: dict[Architecture, float] = {}
+        self._rng = np.random.default_rng(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._learned: Diagnostics = {}
+        self._learned_at = 0
+
+    def propose(self, n: int) -> list[Architecture]:
+        """The next `n` architectures."""
+        return [self._next() for _ in range(n)]
+
+    def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> Diagnostics:
+        """Remember the rewards; the learning is done when the next proposal is asked for."""
+        self._seen.tell(architectures, rewards)
+        known = self._seen.rewards
+        canonical = [self.space.canonical(architecture) for architecture in architectures]
+        scores = dict(zip(known, log_rank_scores(np.array(list(known.values()))), strict=True)) if known else {}
+        errors = [self._expected.pop(a) - scores[a] for a in canonical if a in self._expected]
+        error = {"model_error": float(np.sqrt(np.mean(np.square(errors))))} if errors else {}
+        return {**self._learned, **error}
+
+    def state_dict(self) -> StateDict:
+        """Policy, memory, what was expected of those that wait, and random states."""
+        return {
+            "ppo": self._ppo.state_dict(),
+            "expected": [[list(architecture.genes), score] for architecture, score in self._expected.items()],
+            "learned": dict(self._learned),
+            "learned_at": self._learned_at,
+            "rng": json.dumps(self._rng.bit_generator.state),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from `state`."""
+        self._ppo.load_state_dict(state["ppo"])
+        self._expected = {Architecture(self.space.name, tuple(genes)): score for genes, score in state["expected"]}
+        self._learned, self._learned_at = dict(state["learned"]), int(state["learned_at"])
+        self._rng.bit_generator.state = json.loads(state["rng"])
+        self._generator.set_state(state["generator"])
+
+    def _next(self) -> Architecture:
+        known = len(self._seen.rewards)
+        if known < self.options.random_first or self._seen.exhausted:
+            return self._seen.draw(self._rng)
+        self._fit()
+        optimism = self.options.optimism[(known + len(self._seen.waiting)) % len(self.options.optimism)]
+        due = known - self._learned_at >= self.options.every
+        for _ in range(self.options.rounds if due else 0):
+            self._learn(optimism)
+            self._learned_at = known
+        best = self._best_unseen(self._imagine()[1], optimism)
+        return self._seen.draw(self._rng) if best is None else best
+
+    def _fit(self) -> None:
+        rewards = self._seen.rewards
+        architectures, scores = list(rewards), log_rank_scores(np.array(list(rewards.values())))
+        if len(architectures) > self.options.model_size:
+            half = self.options.model_size // 2
+            chosen = np.union1d(np.argsort(-scores, kind="stable")[:half], np.arange(len(scores))[-half:])
+            architectures, scores = [architectures[i] for i in chosen], scores[chosen]
+        waiting = {a: self._expected[a] for a in self._seen.waiting if a in self._expected}
+        self._model.fit(_genes([*architectures, *waiting]), np.concatenate([scores, list(waiting.values())]))
+
+    def _learn(self, optimism: float) -> None:
+        """One round: imagine, score, learn."""
+        genes, imagined = self._imagine()
+        bounds = self._bounds(imagined, optimism)
+        self._learned = self._ppo.learn(genes, ranks(bounds, bounds))
+
+    def _imagine(self) -> tuple[torch.Tensor, list[Architecture]]:
+        """Genes int64 [imagined, decisions] that the policy draws, and their architectures in canonical form."""
+        genes = self.policy.sample(self.options.imagined, self._generator)
+        return genes, [self.space.canonical(Architecture(self.space.name, tuple(row))) for row in genes.tolist()]
+
+    def _bounds(self, architectures: Sequence[Architecture], optimism: float) -> FloatArray:
+        mean, deviation = self._model.predict(_genes(architectures))
+        return mean + optimism * deviation
+
+    def _best_unseen(self, imagined: list[Architecture], optimism: float) -> Architecture | None:
+        """The unseen architecture with the highest bound, claimed; None where all that come to mind are seen."""
+        imagined = list(dict.fromkeys(imagined))
+        bounds = dict(zip(imagined, self._bounds(imagined, optimism), strict=True))
+        for _ in range(2 if self.options.climbs else 0):
+            tops = sorted(bounds, key=bounds.__getitem__, reverse=True)[: self.options.climbs]
+            around = {self.space.canonical(a) for top in [*tops, *self._best_known()] for a in self.space.neighbours(top)}
+            fresh = sorted(around - bounds.keys(), key=lambda a: a.genes)
+            if fresh:
+                bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
+        unseen = [architecture for architecture in bounds if architecture not in self._seen]
+        if not unseen:
+            return None
+        best = max(unseen, key=bounds.__getitem__)
+        self._seen.claim(best)
+        self._expected[best] = float(self._model.predict(_genes([best]))[0][0])
+        return best
+
+    def _best_known(self) -> list[Architecture]:
+        return self._ppo.proposer.best(self.options.climbs)
+
+
+def _genes(architectures: Sequence[Architecture]) -> np.ndarray:
+    return np.array([architecture.genes for architecture in architectures], dtype=np.int64)

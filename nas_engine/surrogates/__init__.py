@@ -1,0 +1,1 @@
+"""Models that predict rewards of architectures from those evaluated, for controllers and baselines alike."""

@@ -1,0 +1,55 @@
+"""Which architectures a model-based baseline looks at before it chooses one, and what it remembers of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from nas_engine.spaces.base import SearchSpace
+from nas_engine.spaces.seen import SeenArchitectures
+from nas_engine.types import Architecture
+
+FeatureArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+_DRAWN = 1_000
+_BEST_WITH_NEIGHBOURS = 10
+
+
+def some_unseen(seen: SeenArchitectures, rng: np.random.Generator) -> list[Architecture]:
+    """Canonical forms of a thousand random architectures and of the neighbours of the ten best known, if unseen."""
+    best = heapq.nlargest(_BEST_WITH_NEIGHBOURS, seen.rewards, key=seen.rewards.__getitem__)
+    around = [neighbour for architecture in best for neighbour in seen.space.neighbours(architecture)]
+    drawn = [seen.space.sample(rng) for _ in range(_DRAWN)]
+    forms = dict.fromkeys(seen.space.canonical(architecture) for architecture in [*around, *drawn])
+    return [architecture for architecture in forms if architecture not in seen]
+
+
+class ListedSpace:
+    """All canonical architectures of a space small enough, and their features.
+
+    Attributes:
+        architectures: in lexicographic order of the first member of each class.
+        positions: where each stands.
+        features: float32 [architectures, features].
+    """
+
+    def __init__(self, space: SearchSpace, features: Callable[[IntArray], FeatureArray]) -> None:
+        """List `space` and compute the features of genes [n, decisions]."""
+        self.architectures = list(dict.fromkeys(space.canonical(architecture) for architecture in space))
+        self.positions = {architecture: position for position, architecture in enumerate(self.architectures)}
+        self.features = features(genes_of(self.architectures))
+
+    def unseen(self, seen: SeenArchitectures) -> npt.NDArray[np.bool_]:
+        """Bool [architectures]."""
+        unseen = np.ones(len(self.architectures), dtype=bool)
+        unseen[[self.positions[architecture] for architecture in [*seen.rewards, *seen.waiting]]] = False
+        return unseen
+
+
+def genes_of(architectures: list[Architecture]) -> IntArray:
+    """Genes, int64 [n, decisions], n >= 1."""
+    return np.array([architecture.genes for architecture in architectures], dtype=np.int64)
