@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.Abort:
         print("stopped", file=sys.stderr)
         code = 130
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _help_of(error: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -59,7 +60,13 @@ class TableSpace(SearchSpace):
         self._neighbours: dict[int, list[Architecture]] = {}
         self._representatives = _representatives(self) if table.description.merge_isomorphic else None
 
-    @property
+    @cached_property
+    def optimum(self) -> float:
+        """The highest reward of a canonical architecture."""
+        rows = slice(None) if self._representatives is None else sorted(set(self._representatives))
+        return float(self.table.rewards[rows].max())
+
+    @cached_property
     def distinct(self) -> int:
         """Number of different canonical architectures."""
         return len(self.architectures) if self._representatives is None else len(set(self._representatives))

@@ -19,7 +19,7 @@ from nas_engine.suite.plot import plot_anytime, require_matplotlib
 from nas_engine.suite.run import DEFAULT_CAP, Budget
 from nas_engine.suite.summary import summarise
 from nas_engine.tables.description import TableDescription, load_description
-from nas_engine.tables.table import Table, load_table
+from nas_engine.tables.table import load_table
 
 _DEFAULT_EVALUATIONS = 150
 
@@ -77,15 +77,15 @@ def run_request(request: Request, reporter: Reporter) -> str:
             resume=request.resume,
             done=lambda finished, total, method: advance(finished, total, {}),
         )
-    summary = summarise(benchmark, space.table, results)
+    summary = summarise(benchmark, space, results)
     try:
         write_atomically(request.out, json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n")
     except OSError as error:
         raise StoreError(f"cannot write {str(request.out)!r} ({error.strerror}): name another --out") from error
     if request.plot is not None:
-        plot_anytime(request.plot, space.table, results, f"{space.name}, {request.seeds} seeds")
+        plot_anytime(request.plot, space, results, f"{space.name}, {request.seeds} seeds")
     table = render(summary["rows"], benchmark.description.reported, rows_of_others)
-    return f"{_heading(benchmark, space.table)}\n\n{table}\n\nresults: {request.out}, single seeds: {request.record}"
+    return f"{_heading(benchmark, space)}\n\n{table}\n\nresults: {request.out}, single seeds: {request.record}"
 
 
 def _prepared(request: Request) -> tuple[Benchmark, TableSpace]:
@@ -142,8 +142,8 @@ def _description(request: Request) -> TableDescription:
     )
 
 
-def _heading(benchmark: Benchmark, table: Table) -> str:
-    description, budget = benchmark.description, benchmark.budget
+def _heading(benchmark: Benchmark, space: TableSpace) -> str:
+    description, budget, table = benchmark.description, benchmark.budget, space.table
     limit = (
         f"{budget.seconds:,.0f} simulated seconds"
         if budget.seconds is not None
@@ -154,8 +154,8 @@ def _heading(benchmark: Benchmark, table: Table) -> str:
     if budget.until_optimum and "until" not in limit:
         limit += f", then on to the optimum, at most {budget.cap} evaluations"
     under = f" under {' and '.join(description.constraints)}" if description.constraints else ""
-    merged = ", isomorphic rows merged" if description.merge_isomorphic else ""
+    merged = f", isomorphic rows merged to {space.distinct:,}" if description.merge_isomorphic else ""
     return (
         f"{table.name}: {len(table):,} architectures{under}{merged}; reward {description.reward.column}, best "
-        f"{table.reward_of(float(table.rewards.max())):.6g}; {benchmark.seeds} seeds; {limit}"
+        f"{table.reward_of(space.optimum):.6g}; {benchmark.seeds} seeds; {limit}"
     )

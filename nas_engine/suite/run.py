@@ -108,7 +108,7 @@ def run_seed(space: TableSpace, method: Method, seed: int, budget: Budget) -> Se
 class _Run:
     def __init__(self, space: TableSpace, budget: Budget, result: SeedResult) -> None:
         self._table, self._space, self._budget, self._result = space.table, space, budget, result
-        self._optimum = float(self._table.rewards.max())
+        self._optimum = space.optimum
         self._unique: set[int] = set()
         self._best_row, self._best = -1, -np.inf
         self._seconds = 0.0

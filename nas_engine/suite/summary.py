@@ -11,25 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.harness import Benchmark
 from nas_engine.suite.run import SeedResult
-from nas_engine.tables.table import Table
 
 
-def summarise(benchmark: Benchmark, table: Table, results: Sequence[SeedResult]) -> dict[str, Any]:
+def summarise(benchmark: Benchmark, space: TableSpace, results: Sequence[SeedResult]) -> dict[str, Any]:
     """Everything about a finished benchmark but the single seeds.
 
     Returns:
         ``rows``, one object a method (see `row`), and what they were measured on.
     """
-    description = benchmark.description
+    description, table = benchmark.description, space.table
     settings = description.model_dump(mode="json", exclude={"file", "joined", "published"})
     return {
         "table": description.name,
         "rows_in_table": len(table),
+        "distinct_architectures": space.distinct,
         "fingerprint": table.fingerprint,
         "reward": description.reward.column,
-        "optimum": table.reward_of(float(table.rewards.max())),
+        "optimum": table.reward_of(space.optimum),
         "merge_isomorphic": description.merge_isomorphic,
         "budget": asdict(benchmark.budget),
         "methods": {

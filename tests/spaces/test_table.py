@@ -113,6 +113,12 @@ def test_merging_is_by_the_space_that_is_named(tmp_path: Path) -> None:
     first, second = (Architecture("t", tuple(genes[row].tolist())) for row in (1, 2))
     assert apart.canonical(second) == second
     assert merged.canonical(second) == merged.canonical(first) == first
-    assert len({merged.canonical(architecture) for architecture in merged}) == 3
+    assert len({merged.canonical(architecture) for architecture in merged}) == merged.distinct == 3
+    # The best of these three, with reward 2, is the one that is merged away.
+    apart, merged = (
+        space_of(tmp_path, genes[:3], decisions=decisions, space="nasbench201", merge_isomorphic=merge)
+        for merge in (False, True)
+    )
+    assert (apart.optimum, merged.optimum) == (2.0, 1.0)
     with pytest.raises(ConfigError, match="has decisions with"):
         space_of(tmp_path, genes[:, :5], decisions=columns[:5], space="nasbench201", merge_isomorphic=True)

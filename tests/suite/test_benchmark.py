@@ -178,7 +178,7 @@ def test_regret_follows_the_improvements(space: TableSpace) -> None:
         SeedResult("m", 0, spent=10, improvements=[(1, 10.0, 5.0), (4, 40.0, 2.0), (8, 80.0, 1.0)]),
         SeedResult("m", 1, spent=10, improvements=[(1, 10.0, 3.0)]),
     ]
-    grid, regrets = regret_curves(space.table, results, by_seconds=False)
+    grid, regrets = regret_curves(space, results, by_seconds=False)
     assert grid[0] == pytest.approx(1)
     assert grid[-1] == pytest.approx(10)
     assert regrets[0, 0] == 4
