@@ -48,10 +48,13 @@ class Learner:
         """Remember what was paid for.
 
         Returns:
-            Genes int64 [samples, decisions] to learn from, as `Proposer.collect` gives them; and their scores
-            [samples].
+            Genes int64 [samples, decisions] to learn from, as `Proposer.collect` gives them, and the replayed ones;
+            and their scores [samples].
         """
         genes, sampled = self.proposer.collect(architectures, rewards, self._options.free_samples)
+        if self._options.replay:
+            again, earlier = self.proposer.replay(self._options.replay)
+            genes, sampled = torch.cat([genes, again]), np.concatenate([sampled, earlier])
         known = np.array(list(self.proposer.seen.rewards.values()))
         return genes, score(sampled, known, self._options.advantages)
 

@@ -24,6 +24,9 @@ _ImitationSize = Annotated[int, Field(ge=1, description="number of best known ar
 _FreeSamples = Annotated[
     int, Field(ge=0, description="most known architectures, drawn again while proposing, that an update learns from")
 ]
+_Replay = Annotated[
+    int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
+]
 _HiddenSize = Annotated[int, Field(ge=1, description="size of the LSTM state")]
 _EmbeddingSize = Annotated[int, Field(ge=1, description="size of the LSTM's input embeddings")]
 _Temperature = Annotated[float, Field(gt=0, description="logits are divided by it; above 1 explores more")]
@@ -48,7 +51,11 @@ class ReinforceOptions(Options):
     self_imitation_weight: _ImitationWeight = 0.2
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
-    hidden_size: _HiddenSize = 64
+    replay: _Replay = 0
+    hidden_size: _Replay = Annotated[
+    int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
+]
+_HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0
     tanh_constant: _TanhConstant = 0.0
@@ -75,7 +82,11 @@ class PPOOptions(Options):
     self_imitation_weight: _ImitationWeight = 0.2
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
-    hidden_size: _HiddenSize = 64
+    replay: _Replay = 0
+    hidden_size: _Replay = Annotated[
+    int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
+]
+_HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0
     tanh_constant: _TanhConstant = 0.0

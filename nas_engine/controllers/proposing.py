@@ -106,6 +106,13 @@ class Proposer:
         self._redrawn = []
         return torch.tensor(samples, dtype=torch.long), np.array(sampled, dtype=np.float64)
 
+    def replay(self, count: int) -> tuple[Tensor, FloatArray]:
+        """At most `count` known architectures, drawn without repetition: genes int64 [n, decisions], rewards [n]."""
+        known = list(self.seen.rewards.items())
+        chosen = [known[index] for index in self._rng.permutation(len(known))[:count]]
+        genes = torch.tensor([architecture.genes for architecture, _ in chosen], dtype=torch.long)
+        return genes, np.array([reward for _, reward in chosen], dtype=np.float64)
+
     def best(self, count: int) -> list[Architecture]:
         """The `count` architectures of the highest rewards known, best first, earlier ones first among equals."""
         return heapq.nlargest(count, self.seen.rewards, key=self.seen.rewards.__getitem__)

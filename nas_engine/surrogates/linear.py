@@ -58,7 +58,7 @@ class LinearBasis:
             blocks.append(block)
         codes = self._graph.path_codes(genes)
         scale = np.float32((_PATHS_VARIANCE / max(codes.shape[1], 1)) ** 0.5)
-        counts = (codes[:, :, None] == self._paths).sum(axis=1).astype(np.float32)
+        counts: npt.NDArray[np.float32] = np.sum(codes[:, :, None] == self._paths, axis=1, dtype=np.float32)
         return np.concatenate([*blocks, counts * scale], axis=1)
 
 
