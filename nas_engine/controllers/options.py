@@ -52,10 +52,7 @@ class ReinforceOptions(Options):
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
     replay: _Replay = 0
-    hidden_size: _Replay = Annotated[
-    int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
-]
-_HiddenSize = 64
+    hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0
     tanh_constant: _TanhConstant = 0.0
@@ -83,10 +80,7 @@ class PPOOptions(Options):
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
     replay: _Replay = 0
-    hidden_size: _Replay = Annotated[
-    int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
-]
-_HiddenSize = 64
+    hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0
     tanh_constant: _TanhConstant = 0.0
