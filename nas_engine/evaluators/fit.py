@@ -180,9 +180,16 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward(images, self._labels[batch], rng)
         if self.options.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.options.max_grad_norm, foreach=True)
+            self._cut_gradients(self.options.max_grad_norm)
         self._optimizer.step()
         return loss
+
+    def _cut_gradients(self, longest: float) -> None:
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        # Most are short enough, and a CPU need not multiply those by 1; a GPU would have to wait for the answer.
+        if norm.device.type != "cpu" or not norm <= longest:
+            nn.utils.clip_grads_with_norm_(self._parameters, longest, norm, foreach=True)
 
     def _learning_rate(self, step: int) -> float:
         # Loshchilov & Hutter 2017, "SGDR", equation 5 with one period, after a linear warm-up.
@@ -260,11 +267,16 @@ def _optimizer(parameters: list[nn.Parameter], options: FitOptions) -> torch.opt
     decayed = [p for p in parameters if p.ndim > 1]
     others = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    # Not fused: the fused SGD refuses parameters that meet their first gradient later than others (unsampled paths).
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.momentum, 0.999), foreach=True)
+        return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.momentum, 0.999), fused=True)
     nesterov = options.momentum > 0
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=nesterov, foreach=True)
+    sgd = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=nesterov, fused=True)
+    if options.momentum > 0:
+        # The first step starts from zeros anyway. Without them the fused SGD refuses parameters that meet their first
+        # gradient later than others, as those of unsampled paths do.
+        for parameter in parameters:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def usable_device(name: str) -> torch.device:

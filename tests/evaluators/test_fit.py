@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -79,6 +80,51 @@ def test_gradients_are_cut_to_the_longest_norm_allowed(few_digits):
     trainer(few_digits, model, learning_rate=0.5, max_grad_norm=1e-3, **options).run_epoch()
     step = torch.cat([(p.detach() - old).flatten() for p, old in zip(model.parameters(), before, strict=True)])
     assert float(step.norm()) == pytest.approx(0.5e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5, 5.0])
+@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adamw", 0.9)])
+def test_steps_are_those_of_the_plain_optimizers_though_paths_come_and_go(
+    few_digits, space, optimizer, momentum, max_grad_norm
+):
+    with seeded(1):
+        supernet = space.supernet().double()  # in float32 rounding alone makes trainings with adamw part ways
+    reference = copy.deepcopy(supernet).to(memory_format=torch.channels_last).train()
+    batches = []
+
+    def backward(images, labels, rng):
+        batches.append((images.double(), labels, space.sample(rng).genes))
+        loss = nn.functional.cross_entropy(supernet(batches[-1][0], batches[-1][2]), labels)
+        loss.backward()
+        return loss.detach()
+
+    values = {"optimizer": optimizer, "momentum": momentum, "max_grad_norm": max_grad_norm, "learning_rate": 0.02}
+    options = FitOptions(**values, epochs=3, warmup_fraction=0, batch_size=16, weight_decay=0.01)
+    fit = Trainer(supernet, few_digits, options, seed=5, device=CPU, backward=backward)
+    losses = [fit.run_epoch()["loss"] for _ in range(3)]
+
+    decayed, others = ([p for p in reference.parameters() if (p.ndim > 1) == more] for more in (True, False))
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    plain = {
+        "sgd": lambda: torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, foreach=False),
+        "adamw": lambda: torch.optim.AdamW(groups, betas=(momentum, 0.999), foreach=False),
+    }[optimizer]()
+    expected, late = [], 0
+    for step, (images, labels, genes) in enumerate(batches):
+        for group in plain.param_groups:
+            group["lr"] = 0.01 * (1 + math.cos(math.pi * step / len(batches)))
+        plain.zero_grad()
+        loss = nn.functional.cross_entropy(reference(images, genes), labels)
+        loss.backward()
+        late += step > 0 and any(p.grad is not None and not plain.state[p] for p in reference.parameters())
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(reference.parameters(), max_grad_norm, foreach=False)
+        plain.step()
+        expected.append(float(loss.detach()))
+    assert late > 1
+    np.testing.assert_allclose(losses, np.reshape(expected, (3, -1)).mean(1), rtol=1e-9)
+    for (name, found), value in zip(supernet.state_dict().items(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_biases_and_norms_do_not_decay(few_digits):
