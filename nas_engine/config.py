@@ -73,6 +73,7 @@ _Evaluator = Annotated[Component, BeforeValidator(lambda value: component("evalu
 _Objective = Annotated[Component, BeforeValidator(lambda value: component("objective", value)), _AsDict]
 _Cost = Annotated[Component, BeforeValidator(lambda value: component("cost", value)), _AsDict]
 
+_COSTLY_EVALUATORS = ("training",)
 _DEFAULTS = {"space": "nasbench201", "controller": "ppo", "evaluator": "supernet", "objective": "accuracy"}
 
 # Where the options of the sections without a name live; `describe` reads them for the help texts.
@@ -109,7 +110,7 @@ class SearchConfig(BaseModel):
     space: _Space = Field(default_factory=partial(component, "space", _DEFAULTS["space"]), description="search space")
     controller: _Controller = Field(
         default_factory=partial(component, "controller", _DEFAULTS["controller"]),
-        description="what proposes architectures",
+        description="what proposes architectures; by default ppo, with evaluator training ppo-model",
     )
     evaluator: _Evaluator = Field(
         default_factory=partial(component, "evaluator", _DEFAULTS["evaluator"]), description="what scores architectures"
@@ -156,8 +157,12 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
     """
     settings = _read_yaml(file) if file is not None else {}
     # Components before their options, in whatever order they were given.
-    for name, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
+    ordered = sorted((overrides or {}).items(), key=lambda item: item[0].count("."))
+    for name, value in ordered:
+        if "." in name:
+            _choose_controller(settings)
         _override(settings, name.split("."), value)
+    _choose_controller(settings)
     config: SearchConfig = checked(SearchConfig, settings, "")
     return config
 
@@ -214,6 +219,14 @@ def _override(settings: dict[str, Any], path: Sequence[str], value: Any) -> None
         # Another component keeps nothing of the options that were meant for the first one.
         value = dict(current) if current.get("name") == value else {"name": value}
     settings[last] = value
+
+
+def _choose_controller(settings: dict[str, Any]) -> None:
+    """Unless it is set: where an evaluation costs far more than a policy update, the one that needs the fewest."""
+    evaluator = settings.get("evaluator")
+    name = evaluator.get("name") if isinstance(evaluator, Mapping) else evaluator
+    if name in _COSTLY_EVALUATORS:
+        settings.setdefault("controller", "ppo-model")
 
 
 def _default_section(name: str) -> dict[str, Any]:

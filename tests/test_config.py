@@ -125,3 +125,19 @@ def test_files_are_named_as_seen_from_anywhere(tmp_path: Path, monkeypatch: pyte
     assert config.costs[1].options.model_dump() == {"path": str(tmp_path / "phone.json")}
     assert load_config(overrides={"data": "digits"}).data == "digits"
     assert load_config(overrides={"data": "absent.npz"}).data == "absent.npz"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "controller"),
+    [
+        ({}, "ppo"),
+        ({"evaluator": "training"}, "ppo-model"),
+        ({"evaluator.epochs": 3, "evaluator": "training"}, "ppo-model"),
+        ({"controller.every": 1, "evaluator": "training"}, "ppo-model"),
+        ({"controller": "random", "evaluator": "training"}, "random"),
+    ],
+)
+def test_costly_evaluations_get_the_controller_that_needs_the_fewest(
+    overrides: dict[str, object], controller: str
+) -> None:
+    assert load_config(overrides=overrides).controller.name == controller
