@@ -33,6 +33,11 @@ class GuardedAdam:
         self._adam = torch.optim.Adam(self._weights, lr=learning_rate, eps=1e-5)
         self.begin()
 
+    def reset(self) -> None:
+        """Forget all moments: the weights are new."""
+        self._adam.state.clear()
+        self.begin()
+
     def begin(self) -> None:
         """Mark the current weights and moments as the ones to go back to."""
         moments = [{name: value.clone() for name, value in self._adam.state[w].items()} for w in self._weights]

@@ -29,20 +29,13 @@ class Learner:
             options: of the algorithm.
             seed: of the initial weights and all draws.
         """
-        self._options = options
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.policy = LSTMPolicy(
-                space.diagram,
-                options.embedding_size,
-                options.hidden_size,
-                options.temperature,
-                options.tanh_constant,
-            )
+        self._space, self._options, self._seed = space, options, seed
+        self.policy = self._fresh_policy(seed)
         self.proposer = Proposer(space, self.policy, seed)
         self._adam = GuardedAdam(self.policy, options.learning_rate, options.max_grad_norm)
         self._floor = EntropyFloor(options.entropy_floor)
         self._best = torch.empty(0, len(space.decisions), dtype=torch.long)
+        self._start = self._restarts = 0
 
     def collect(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> tuple[Tensor, FloatArray]:
         """Remember what was paid for.
@@ -53,17 +46,38 @@ class Learner:
         """
         genes, sampled = self.proposer.collect(architectures, rewards, self._options.free_samples)
         if self._options.replay:
-            again, earlier = self.proposer.replay(self._options.replay)
+            again, earlier = self.proposer.replay(self._options.replay, self._start)
             genes, sampled = torch.cat([genes, again]), np.concatenate([sampled, earlier])
         known = np.array(list(self.proposer.seen.rewards.values()))
+        self._watch(known)
         return genes, score(sampled, known, self._options.advantages)
+
+    def _fresh_policy(self, seed: int) -> LSTMPolicy:
+        options = self._options
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return LSTMPolicy(
+                self._space.diagram,
+                options.embedding_size,
+                options.hidden_size,
+                options.temperature,
+                options.tanh_constant,
+            )
+
+    def _watch(self, known: FloatArray) -> None:
+        """Start afresh where the best since the last start is too long ago; what is known stays known."""
+        here = known[self._start :]
+        if self._options.patience and len(here) - 1 - int(np.argmax(here)) >= self._options.patience:
+            self._start, self._restarts = len(known), self._restarts + 1
+            self.policy.load_state_dict(self._fresh_policy(self._seed + self._restarts).state_dict())
+            self._adam.reset()
 
     def begin(self, genes: Tensor) -> Rollout:
         """Mark the policy that an update may have to go back to; returns what it says about `genes`."""
         self._adam.begin()
         if self._options.self_imitation_weight:
-            best = self.proposer.best(self._options.self_imitation_size)
-            self._best = torch.tensor([architecture.genes for architecture in best], dtype=torch.long)
+            best = self.proposer.best(self._options.self_imitation_size, self._start)
+            self._best = torch.from_numpy(self._space.genes(best))
         with torch.no_grad():
             return self.policy.evaluate(genes)
 
@@ -94,7 +108,7 @@ class Learner:
             ``entropy`` (nats a decision after the update, over the decisions that had more than one open choice),
             ``entropy_collapsed``, ``entropy_weight``, ``approx_kl`` (nats a decision, of the whole update),
             ``grad_norm`` (before clipping), ``repeated_proposals`` (share of draws that were known already) and
-            ``nan_guard`` (1 where the update was undone).
+            ``nan_guard`` (1 where the update was undone) and ``restarts`` (fresh starts so far, see `patience`).
         """
         with torch.no_grad():
             after = self.policy.evaluate(before.genes)
@@ -108,6 +122,7 @@ class Learner:
             "grad_norm": self._adam.grad_norm,
             "repeated_proposals": self.proposer.repeated_share,
             "nan_guard": float(self._adam.undone),
+            "restarts": float(self._restarts),
         }
 
     @property
@@ -122,6 +137,8 @@ class Learner:
             "adam": self._adam.state_dict(),
             "entropy_boost": self._floor.boost,
             "proposer": self.proposer.state_dict(),
+            "start": self._start,
+            "restarts": self._restarts,
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -130,6 +147,7 @@ class Learner:
         self._adam.load_state_dict(state["adam"])
         self._floor.boost = float(state["entropy_boost"])
         self.proposer.load_state_dict(state["proposer"])
+        self._start, self._restarts = int(state["start"]), int(state["restarts"])
 
 
 def approx_kl(after: Rollout, before: Rollout) -> float:

@@ -27,6 +27,10 @@ _FreeSamples = Annotated[
 _Replay = Annotated[
     int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
 ]
+_Patience = Annotated[
+    int,
+    Field(ge=0, description="evaluations without a new best after which the policy starts afresh elsewhere; 0: never"),
+]
 _HiddenSize = Annotated[int, Field(ge=1, description="size of the LSTM state")]
 _EmbeddingSize = Annotated[int, Field(ge=1, description="size of the LSTM's input embeddings")]
 _Temperature = Annotated[float, Field(gt=0, description="logits are divided by it; above 1 explores more")]
@@ -52,6 +56,7 @@ class ReinforceOptions(Options):
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
     replay: _Replay = 0
+    patience: _Patience = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0
@@ -80,6 +85,7 @@ class PPOOptions(Options):
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
     replay: _Replay = 0
+    patience: _Patience = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0

@@ -106,16 +106,25 @@ class Proposer:
         self._redrawn = []
         return torch.tensor(samples, dtype=torch.long), np.array(sampled, dtype=np.float64)
 
-    def replay(self, count: int) -> tuple[Tensor, FloatArray]:
-        """At most `count` known architectures, drawn without repetition: genes int64 [n, decisions], rewards [n]."""
-        known = list(self.seen.rewards.items())
+    def replay(self, count: int, since: int = 0) -> tuple[Tensor, FloatArray]:
+        """At most `count` known architectures, drawn without repetition: genes int64 [n, decisions], rewards [n].
+
+        Args:
+            count: most architectures.
+            since: number of the earliest known architectures that are left out.
+        """
+        known = list(self.seen.rewards.items())[since:]
         chosen = [known[index] for index in self._rng.permutation(len(known))[:count]]
         genes = torch.tensor([architecture.genes for architecture, _ in chosen], dtype=torch.long)
         return genes, np.array([reward for _, reward in chosen], dtype=np.float64)
 
-    def best(self, count: int) -> list[Architecture]:
-        """The `count` architectures of the highest rewards known, best first, earlier ones first among equals."""
-        return heapq.nlargest(count, self.seen.rewards, key=self.seen.rewards.__getitem__)
+    def best(self, count: int, since: int = 0) -> list[Architecture]:
+        """The `count` architectures of the highest rewards known, best first, earlier ones first among equals.
+
+        The `since` earliest known architectures are left out.
+        """
+        known = itertools.islice(self.seen.rewards, since, None)
+        return heapq.nlargest(count, known, key=self.seen.rewards.__getitem__)
 
     def permutation(self, n: int) -> Tensor:
         """A random order of n samples, int64 [n]."""
