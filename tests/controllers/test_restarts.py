@@ -1,0 +1,81 @@
+"""A policy that finds nothing better starts afresh: new weights, what is known stays known, nothing twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nas_engine.controllers.ppo import PPOController, PPOOptions
+from nas_engine.controllers.reinforce import ReinforceController, ReinforceOptions
+
+PATIENCE = 12
+
+
+def flat_after_the_first(controller, batches, size=4):
+    """Diagnostics of updates in which only the very first architecture gets a reward."""
+    first = True
+    for _ in range(batches):
+        proposed = controller.propose(size)
+        rewards = [float(first and not position) for position in range(size)]
+        first = False
+        yield proposed, controller.update(proposed, rewards)
+
+
+@pytest.mark.parametrize(
+    ("controller", "options"), [(PPOController, PPOOptions), (ReinforceController, ReinforceOptions)]
+)
+def test_starts_afresh_after_so_many_evaluations_without_a_new_best(space, controller, options):
+    history = list(flat_after_the_first(controller(space, options(patience=PATIENCE), 0), 8))
+    restarts = [diagnostics["restarts"] for _, diagnostics in history]
+    assert restarts[:3] == [0, 0, 0], "3 batches of 4: the best is 11 evaluations ago"
+    assert restarts[3] == 1, "15 evaluations ago"
+    proposed = [architecture for batch, _ in history for architecture in batch]
+    assert len(set(proposed)) == len(proposed), "what was known before a fresh start is not paid for again"
+
+
+def test_a_new_best_in_time_keeps_the_policy(space):
+    controller = PPOController(space, PPOOptions(patience=PATIENCE), 0)
+    for step in range(8):
+        proposed = controller.propose(4)
+        assert controller.update(proposed, [step + 0.1 * i for i in range(4)])["restarts"] == 0
+
+
+def test_fresh_weights_are_nearly_uniform_again(space):
+    """A policy that has learned has less entropy than the fresh one that takes its place."""
+    options = PPOOptions(patience=PATIENCE, learning_rate=0.03, entropy_floor=0)
+    controller = PPOController(space, options, 0)
+    entropies, restarts = [], []
+    for _, diagnostics in flat_after_the_first(controller, 4):
+        entropies.append(diagnostics["entropy"])
+        restarts.append(diagnostics["restarts"])
+    assert restarts == [0, 0, 0, 1]
+    assert entropies[3] > entropies[2]
+
+
+def test_no_restart_without_patience(space):
+    assert all(d["restarts"] == 0 for _, d in flat_after_the_first(PPOController(space, PPOOptions(), 0), 20))
+
+
+def test_a_resumed_controller_restarts_at_the_same_evaluation(space):
+    options = PPOOptions(patience=PATIENCE, replay=8)
+    whole = PPOController(space, options, 0)
+    list(flat_after_the_first(whole, 5))
+    resumed = PPOController(space, options, 0)
+    resumed.load_state_dict(whole.state_dict())
+    for _ in range(6):
+        proposed = whole.propose(4)
+        assert resumed.propose(4) == proposed
+        assert resumed.update(proposed, [0.0] * 4) == whole.update(proposed, [0.0] * 4)
+
+
+def test_replayed_architectures_are_learned_from(space):
+    """With replay a controller takes in more than its batch; the gradient differs, the memory does not."""
+    plain, replaying = (PPOController(space, PPOOptions(replay=replay), 0) for replay in (0, 16))
+    for controller in (plain, replaying):
+        proposed = controller.propose(8)
+        controller.update(proposed, [float(a.genes[0]) for a in proposed])
+    genes, rewards = replaying.proposer.replay(16)
+    assert len(genes) == 8, "no more than is known"
+    assert [float(row[0]) for row in genes] == rewards.tolist()
+    weights = [torch.cat([w.flatten() for w in c.policy.parameters()]) for c in (plain, replaying)]
+    assert not torch.equal(*weights)
