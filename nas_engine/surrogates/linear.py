@@ -58,7 +58,9 @@ class LinearBasis:
             blocks.append(block)
         codes = self._graph.path_codes(genes)
         scale = np.float32((_PATHS_VARIANCE / max(codes.shape[1], 1)) ** 0.5)
-        counts: npt.NDArray[np.float32] = np.sum(codes[:, :, None] == self._paths, axis=1, dtype=np.float32)
+        counts = np.zeros((n, len(self._paths)), dtype=np.float32)
+        for path in codes.T:  # one after the other: all at once would need [n, paths, vocabulary]
+            counts += path[:, None] == self._paths
         return np.concatenate([*blocks, counts * scale], axis=1)
 
 
