@@ -78,7 +78,7 @@ def posterior_weights(
         noise: variance of the noise of a score.
         rng: source of randomness.
     """
-    prior = rng.standard_normal(features.shape[1]).astype(np.float32)
+    prior = rng.standard_normal(features.shape[1:]).astype(np.float32)
     wrong = scores - features @ prior - rng.standard_normal(len(scores)) * noise**0.5
     covariance = (features @ features.T).astype(np.float64)
     covariance[np.diag_indices_from(covariance)] += noise
