@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-_METHODS = "random,evolution,evolution-published,local-search,tpe,reinforce-published,reinforce,ppo"
+_METHODS = "random,evolution,local-search,tpe,thompson,reinforce,ppo,ppo-model"
 # Typer does not export the base of its errors of usage.
 _UsageError: Any = typer.BadParameter.__base__
 # `search` takes every setting of the configuration as an option, so it reads its arguments itself.

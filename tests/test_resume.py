@@ -176,6 +176,43 @@ def _stop_after_next_write(job: Job) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("controller", ["ppo-model", "thompson"])
+def test_a_model_is_fitted_again_to_what_is_remembered(tmp_path: Path, controller: str) -> None:
+    """The models of these controllers are not saved: after an interruption the evaluations bring them back."""
+    settings = {**SETTINGS, "controller": controller, "evaluations": 16, "proposals_per_step": 2, "checkpoint_every": 3}
+    settings |= {"retrain.candidates": 1, "retrain.random": 1, "latency.repeats": 1}
+    options = [f"--{name}={json.dumps(value)}" for name, value in settings.items()]
+    with pytest.raises(SystemExit) as done:
+        main(["search", *options, f"--run={tmp_path / 'whole'}"])
+    assert done.value.code == 0
+    whole = ne.SearchResult(tmp_path / "whole")
+    searched = [trial for trial in whole.trials if trial.phase == "search"]
+    assert len({trial.architecture for trial in searched}) == len(searched) == 16
+    assert {trial.proposed_by for trial in searched} == {controller}
+
+    folder = tmp_path / "resumed"
+    job = Job.start(load_config(overrides={**settings, "run": str(folder)}))
+    for step in (4, 6):  # neither is followed by a checkpoint
+        _stop_after_step(job, step)
+        with pytest.raises(SearchInterrupted):
+            job.run()
+        job = Job.resume(folder)
+    job.run()
+    assert_same(ne.SearchResult(folder), whole)
+
+
+def _stop_after_step(job: Job, number: int) -> None:
+    write = job.context.events.write
+
+    def stop(event: str, **values: Any) -> None:
+        write(event, **values)
+        if event == "step" and values["step"] == number:
+            job.context.stop_requested = True
+
+    job.context.events.write = stop  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_returned_as_it_is(uninterrupted: ne.SearchResult) -> None:
     before = facts(uninterrupted.trials)
     again = ne.resume(uninterrupted.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from nas_engine.surrogates.linear import LinearBasis, posterior_weights
 from nas_engine.types import Architecture, StateDict
 
 _MOST_LISTED = 50_000
+_LARGEST_LIST = 100_000_000  # numbers of four bytes
 
 
 class ThompsonOptions(Options):
@@ -33,8 +34,8 @@ class ThompsonController:
     """Linear Thompson sampling over choices, pairs of choices and paths (see `LinearBasis`).
 
     Source: Agrawal & Goyal 2013, "Thompson Sampling for Contextual Bandits with Linear Payoffs". Scores are the normal
-    quantiles of the ranks of the rewards. Spaces of up to 50,000 architectures are looked at as a whole, of larger
-    ones a thousand random architectures and the neighbours of the ten best.
+    quantiles of the ranks of the rewards. Spaces of up to 50,000 architectures (and 100 million features of them)
+    are looked at as a whole, of larger ones a thousand random architectures and the neighbours of the ten best.
     """
 
     Options = ThompsonOptions
@@ -97,12 +98,9 @@ class ThompsonController:
         return self._basis(self.space.genes(architectures))
 
 
-_known: WeakKeyDictionary[SearchSpace, tuple[LinearBasis, ListedSpace | None]] = WeakKeyDictionary()
-
-
+@lru_cache(maxsize=2)
 def _prepared(space: SearchSpace) -> tuple[LinearBasis, ListedSpace | None]:
     """Basis and listed architectures of a space, which are the same for every seed."""
-    if space not in _known:
-        basis = LinearBasis(space)
-        _known[space] = basis, ListedSpace(space, basis) if space.size <= _MOST_LISTED else None
-    return _known[space]
+    basis = LinearBasis(space)
+    listed = space.size <= _MOST_LISTED and space.size * basis.size <= _LARGEST_LIST
+    return basis, ListedSpace(space, basis) if listed else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ _LARGEST_LISTED_SPACE = 50_000
 _REFERENCE_SAMPLES = 1_000
 _REFERENCE_SEED = 0
 _MOST_PATHS = 64
+_LARGEST_CODE = 2**63 - 1
 _LEAST_DEVIATION = 1e-12
 
 
@@ -27,8 +28,9 @@ class ArchitectureFeatures:
     Where the decisions are the edges of a cell, the features describe the graph: how many paths lead from input to
     output and how many of them pass their input on unchanged, the longest, mean and shortest number of operations on
     a path, for each operation the most and the fewest of it on a path, and how often each is on an edge that counts.
-    Other spaces: how often each choice was made among the decisions that share it, and how late on average. Both: the
-    logarithms of the metrics that are known before an evaluation (parameters, multiply-accumulates ...).
+    Other spaces: how often each choice was made among the decisions that share it, and whether rather early or late
+    (the sum of the positions, -1 first to 1 last). Both: the logarithms of the metrics that are known before an
+    evaluation (parameters, multiply-accumulates ...). What does not vary is left out.
 
     Attributes:
         space: whose architectures are described.
@@ -38,7 +40,7 @@ class ArchitectureFeatures:
     def __init__(self, space: SearchSpace) -> None:
         """Measure mean and spread of each feature over `space`, or over a thousand random architectures of it."""
         self.space = space
-        paths = _paths(space.cell) if space.cell is not None else []
+        paths = _paths(space.cell, len(space.decisions[0].choices)) if space.cell is not None else []
         self._cell = space.cell if paths else None
         self._paths = paths
         self.has_paths = self._cell is not None
@@ -102,18 +104,14 @@ class ArchitectureFeatures:
         return np.concatenate([structure, logarithms], axis=1)
 
 
-_known: WeakKeyDictionary[SearchSpace, ArchitectureFeatures] = WeakKeyDictionary()
-
-
+@lru_cache(maxsize=4)
 def features_of(space: SearchSpace) -> ArchitectureFeatures:
-    """The features of a space, which are the same for all that ask."""
-    if space not in _known:
-        _known[space] = ArchitectureFeatures(space)
-    return _known[space]
+    """The features of a space, which are the same for all that ask; those of the last few spaces are kept."""
+    return ArchitectureFeatures(space)
 
 
-def _paths(cell: CellStructure) -> list[tuple[int, ...]]:
-    """Decisions along every path from node 0 to the last node; none where there are more than can be looked at."""
+def _paths(cell: CellStructure, choices: int) -> list[tuple[int, ...]]:
+    """Decisions along every path from node 0 to the last node; none where they are too many, or too long for a code."""
     last = max(target for _, target in cell.edges)
     complete: list[tuple[int, ...]] = []
     open_paths: list[tuple[int, tuple[int, ...]]] = [(0, ())]
@@ -124,7 +122,7 @@ def _paths(cell: CellStructure) -> list[tuple[int, ...]]:
         for decision, (source, target) in enumerate(cell.edges):
             if source == node:
                 open_paths.append((target, (*path, decision)))
-        if len(complete) > _MOST_PATHS:
+        if len(complete) > _MOST_PATHS or (choices + 1) ** len(path) > _LARGEST_CODE:
             return []
     return sorted(complete, key=lambda path: (len(path), path))
 
@@ -163,7 +161,7 @@ def _average(values: IntArray, among: BoolArray) -> FloatArray:
 
 
 def _choice_features(genes: IntArray, space: SearchSpace) -> FloatArray:
-    """For each choice: how many decisions made it, and how late those stand on average (-1 first, 1 last)."""
+    """For each choice: how many decisions made it, and the sum of their positions (-1 first, 1 last)."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for position, decision in enumerate(space.decisions):
         groups.setdefault(decision.choices, []).append(position)

@@ -134,7 +134,7 @@ def _near(squared_distance: FloatArray, length: float) -> FloatArray:
 
 def _equal_paths(one: IntArray, other: IntArray) -> IntArray:
     """Number of pairs of equal uncut paths, int64 [len(one), len(other)]."""
-    equal = one[:, None, :, None] == other[None, :, None, :]
-    equal &= (one >= 0)[:, None, :, None]
-    pairs: IntArray = equal.sum(axis=(2, 3))
+    pairs = np.zeros((len(one), len(other)), dtype=np.int64)
+    for path in one.T:  # one after the other: all at once would need [len(one), len(other), paths, paths]
+        pairs += ((path[:, None, None] == other) & (path >= 0)[:, None, None]).sum(axis=2)
     return pairs

@@ -57,10 +57,11 @@ class LinearBasis:
             block[rows, both] = (_PAIRS_VARIANCE / len(self._pairs)) ** 0.5
             blocks.append(block)
         codes = self._graph.path_codes(genes)
+        scale = np.float32((_PATHS_VARIANCE / max(codes.shape[1], 1)) ** 0.5)
         counts = np.zeros((n, len(self._paths)), dtype=np.float32)
-        for path in codes.T:
+        for path in codes.T:  # one after the other: all at once would need [n, paths, vocabulary]
             counts += path[:, None] == self._paths
-        return np.concatenate([*blocks, counts * (_PATHS_VARIANCE / max(codes.shape[1], 1)) ** 0.5], axis=1)
+        return np.concatenate([*blocks, counts * scale], axis=1)
 
 
 def posterior_weights(
@@ -77,10 +78,10 @@ def posterior_weights(
         noise: variance of the noise of a score.
         rng: source of randomness.
     """
-    prior = rng.standard_normal((features.shape[1],)).astype(np.float32)
-    wrong: FloatArray = scores - features @ prior - rng.standard_normal(len(scores)) * noise**0.5
+    prior = rng.standard_normal(features.shape[1:]).astype(np.float32)
+    wrong = scores - features @ prior - rng.standard_normal(len(scores)) * noise**0.5
     covariance = (features @ features.T).astype(np.float64)
     covariance[np.diag_indices_from(covariance)] += noise
-    coefficients: FloatArray = scipy.linalg.solve(covariance, wrong, assume_a="pos")
-    weights: npt.NDArray[np.float32] = prior + features.T @ coefficients.astype(np.float32)
+    correction = features.T @ scipy.linalg.solve(covariance, wrong, assume_a="pos").astype(np.float32)
+    weights: npt.NDArray[np.float32] = prior + correction
     return weights

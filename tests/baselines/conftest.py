@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nas_engine.controllers.base import Controller
 from nas_engine.spaces.base import SearchSpace
+from nas_engine.spaces.table import TableSpace
+from nas_engine.tables.description import TableDescription
+from nas_engine.tables.table import load_table
 from nas_engine.testing.block_space import BlockSpace
 from nas_engine.types import Architecture
 
@@ -53,3 +57,39 @@ def regret(blocks: BlockSpace, separable: Callable[[int], tuple[Rewards, float]]
         return optimum - best
 
     return measure
+
+
+@pytest.fixture
+def incomplete_table() -> Callable[..., TableSpace]:
+    """Makes a table that holds some of all combinations of choices, with a metric that has gaps."""
+
+    def make(path: Path, rows: int, decisions: int, choices: int) -> TableSpace:
+        rng = np.random.default_rng(0)
+        genes = np.array(np.unravel_index(rng.permutation(choices**decisions)[:rows], (choices,) * decisions)).T
+        size = np.where(rng.random(rows) < 0.1, np.nan, rng.uniform(1, 2, rows))
+        np.savez(path, genes=genes, score=rng.random(rows), size=size)
+        columns = [f"genes.{number}" for number in range(decisions)]
+        described = {"name": "t", "file": str(path), "decisions": columns, "reward": "score", "known": ["size"]}
+        return TableSpace(load_table(TableDescription.model_validate(described)))
+
+    return make
+
+
+@pytest.fixture
+def check_large_space() -> Callable[[Callable[[int], Controller], SearchSpace], None]:
+    """Proposals of a large space: canonical, each once, and the same from a state saved midway."""
+
+    def check(make: Callable[[int], Controller], space: SearchSpace) -> None:
+        controller, resumed, seen = make(0), make(1), []
+        for count in (12, 1, 4):
+            proposed = controller.propose(count)
+            assert [space.canonical(space.architecture(a.genes)) for a in proposed] == proposed
+            seen += proposed
+            if count == 1:
+                resumed.load_state_dict(controller.state_dict())
+                resumed.update(proposed, [0.5])
+            controller.update(proposed, [0.5] if count == 1 else [1.7e308, *[0.3] * (count - 2), -1e9])
+        assert len(set(seen)) == 17
+        assert resumed.propose(4) == seen[-4:]
+
+    return check

@@ -76,3 +76,19 @@ def test_best_is_sorted_and_keeps_the_earlier_of_equals():
     told = [MERGING.architecture(genes) for genes in ((1, 0, 0, 0), (2, 0, 0, 0), (2, 2, 0, 0), (1, 2, 0, 0))]
     proposer.collect(told, [0.3, 0.9, 0.3, 0.1], most_free=0)
     assert proposer.best(3) == [told[1], told[0], told[2]]
+
+
+def test_replayed_are_known_architectures_each_at_most_once():
+    proposer = make(MERGING)
+    assert len(proposer.replay(5)[0]) == 0
+    told = [MERGING.architecture(genes) for genes in ((1, 0, 0, 0), (2, 0, 0, 0), (2, 2, 0, 0), (0, 1, 0, 2))]
+    rewards = [0.3, 0.9, 0.5, 0.1]
+    proposer.collect(told, rewards, most_free=0)
+    known = {MERGING.canonical(a).genes: reward for a, reward in zip(told, rewards, strict=True)}
+    for count, expected in ((0, 0), (3, 3), (50, 4)):
+        genes, again = proposer.replay(count)
+        drawn = list(map(tuple, genes.tolist()))
+        assert len(drawn) == len(set(drawn)) == len(again) == expected
+        assert [known[row] for row in drawn] == again.tolist()
+    firsts = {tuple(proposer.replay(1)[0][0].tolist()) for _ in range(60)}
+    assert firsts == set(known)
