@@ -30,7 +30,7 @@ class PPOModelOptions(Options):
     )
     imagined: int = Field(48, ge=2, description="architectures that the policy imagines, and the model scores, a round")
     rounds: int = Field(1, ge=1, description="rounds of imagining and learning at a time")
-    every: int = Field(2, ge=1, description="evaluations from one time that the policy learns to the next")
+    every: int = Field(4, ge=1, description="evaluations from one time that the policy learns to the next")
     climbs: int = Field(
         4, ge=0, description="best imagined and best known architectures whose neighbours are considered too; 0: none"
     )
