@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
-import numpy as np
-
+from nas_engine.baselines.remembering import RememberingController
 from nas_engine.options import Options
 from nas_engine.spaces.base import SearchSpace
-from nas_engine.spaces.seen import SeenArchitectures
-from nas_engine.types import Architecture, StateDict
+from nas_engine.types import Architecture
 
 
 class RandomOptions(Options):
     """Random search has no options."""
 
 
-class RandomController:
+class RandomController(RememberingController):
     """Proposes architectures uniformly at random: the baseline every other method has to beat.
 
     Uniform means over all valid architectures, not over the choices of each decision; an architecture whose
@@ -34,23 +29,7 @@ class RandomController:
             options: none so far.
             seed: of all draws.
         """
-        self._seen = SeenArchitectures(space)
-        self._rng = np.random.default_rng(seed)
+        super().__init__(space, seed)
 
-    def propose(self, n: int) -> list[Architecture]:
-        """`n` canonical architectures, unseen while there are any."""
-        return [self._seen.draw(self._rng) for _ in range(n)]
-
-    def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> dict[str, float]:
-        """Remember what was evaluated; random search learns nothing and reports nothing."""
-        self._seen.tell(architectures, rewards)
-        return {}
-
-    def state_dict(self) -> StateDict:
-        """Seen architectures and random state."""
-        return {"seen": self._seen.state_dict(), "rng": json.dumps(self._rng.bit_generator.state)}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Continue from `state`."""
-        self._seen.load_state_dict(state["seen"])
-        self._rng.bit_generator.state = json.loads(state["rng"])
+    def _next(self) -> Architecture:
+        return self._seen.draw(self._rng)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,12 +10,12 @@ from pydantic import Field
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from nas_engine.baselines.remembering import RememberingController
 from nas_engine.options import Options
 from nas_engine.spaces.base import SearchSpace
-from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.surrogates.candidates import ListedSpace, some_unseen
 from nas_engine.surrogates.linear import LinearBasis, posterior_weights
-from nas_engine.types import Architecture, StateDict
+from nas_engine.types import Architecture
 
 _MOST_LISTED = 50_000
 _LARGEST_LIST = 100_000_000  # numbers of four bytes
@@ -30,7 +28,7 @@ class ThompsonOptions(Options):
     noise: float = Field(0.1, gt=0, description="variance of the noise of a score, where scores have variance 1")
 
 
-class ThompsonController:
+class ThompsonController(RememberingController):
     """Linear Thompson sampling over choices, pairs of choices and paths (see `LinearBasis`).
 
     Source: Agrawal & Goyal 2013, "Thompson Sampling for Contextual Bandits with Linear Payoffs". Scores are the normal
@@ -48,28 +46,9 @@ class ThompsonController:
             options: size of the random start, noise.
             seed: of all draws.
         """
-        self.space, self.options = space, options
+        super().__init__(space, seed)
+        self.options = options
         self._basis, self._listed = _prepared(space)
-        self._seen = SeenArchitectures(space)
-        self._rng = np.random.default_rng(seed)
-
-    def propose(self, n: int) -> list[Architecture]:
-        """`n` canonical architectures, unseen while there are any; each from its own draw of the posterior."""
-        return [self._next() for _ in range(n)]
-
-    def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> dict[str, float]:
-        """Remember the rewards."""
-        self._seen.tell(architectures, rewards)
-        return {}
-
-    def state_dict(self) -> StateDict:
-        """Seen architectures and random state."""
-        return {"seen": self._seen.state_dict(), "rng": json.dumps(self._rng.bit_generator.state)}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Continue from `state`."""
-        self._seen.load_state_dict(state["seen"])
-        self._rng.bit_generator.state = json.loads(state["rng"])
 
     def _next(self) -> Architecture:
         if len(self._seen.rewards) < self.options.random_first or self._seen.exhausted:
