@@ -43,10 +43,13 @@ class TestContractOnATable(TestContract):
     [
         pytest.param(MobileNetSpace(SHAPE), id="mobilenet"),
         pytest.param(BlockSpace(options=BlockSpaceOptions(blocks=8, widths=5, merge_skips=True)), id="blocks"),
+        pytest.param(BlockSpace(options=BlockSpaceOptions(blocks=3, widths=36)), id="4,000 features of each"),
     ],
 )
 def test_spaces_too_large_to_list(space, check_large_space):
-    assert space.size > 50_000
+    controller = ThompsonController(space)
+    assert space.size * controller._basis.size > 100_000_000
+    assert controller._listed is None
     check_large_space(lambda seed: ThompsonController(space, seed=seed), space)
 
 

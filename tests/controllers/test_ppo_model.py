@@ -85,6 +85,31 @@ def test_a_space_too_large_to_list(options: dict[str, Any]) -> None:
     assert len(set(seen)) == len(seen) == 22
 
 
+@pytest.mark.parametrize(("every", "learned"), [(1, 10), (3, 3), (4, 2)])
+def test_a_fresh_controller_may_take_over_at_any_moment(space: BlockSpace, every: int, learned: int) -> None:
+    """When the policy learns next is part of the state, and so is what it last reported."""
+    options = PPOModelOptions(every=every, random_first=2)
+
+    def search(take_over: bool) -> list[Any]:
+        controller, history = PPOModelController(space, options, seed=0), []
+        for number in range(24):
+            if take_over:
+                fresh = PPOModelController(space, options, seed=number)
+                fresh.load_state_dict(controller.state_dict())
+                controller = fresh
+            if number % 2 == 0:
+                [proposed] = controller.propose(1)
+            else:
+                history.append((proposed, controller.update([proposed], [float(np.dot(proposed.genes, range(4)))])))
+        return history
+
+    whole = search(take_over=False)
+    assert search(take_over=True) == whole
+    # Twelve evaluations, of which the first two are random: the policy learned before the others, every so many.
+    entropies = {diagnostics["entropy"] for _, diagnostics in whole if "entropy" in diagnostics}
+    assert len(entropies) == learned
+
+
 def evaluations_to(make: Callable[[], Any], reward: Rewards, goal: float, most: int) -> int:
     """Number of the evaluation that reaches `goal`; `most` where none of so many does."""
     controller = make()
@@ -159,27 +184,26 @@ def test_the_policy_learns_what_the_model_expects(space: BlockSpace, target: tup
     assert mean_of_draws(controller) > before + 1.0
 
 
-def test_the_proposal_has_the_highest_bound_of_what_was_considered() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_the_proposal_has_the_highest_bound_of_what_was_considered(seed: int) -> None:
     """With climbs over the whole space, it is the unseen architecture of the highest upper confidence bound."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=5))
     options = PPOModelOptions(random_first=4, climbs=25, optimism=[2.0])
-    controller = PPOModelController(space, options, seed=3)
+    controller = PPOModelController(space, options, seed)
     told = controller.propose(4)
     rewards = [float(np.sin(np.dot(architecture.genes, (1.0, 2.0)))) for architecture in told]
     controller.update(told, rewards)
-    first, second = controller.propose(2)
+    proposed = controller.propose(6)
 
     model, unseen = RewardModel(space), [a for a in space if a not in told]
-    scores = log_rank_scores(np.array(rewards))
-    model.fit(space.genes(told), scores)
-    mean, deviation = model.predict(space.genes(unseen))
-    best = int(np.argmax(mean + 2.0 * deviation))
-    assert first == unseen[best]
-    # The one that waits counts as if its reward were the expected one.
-    model.fit(space.genes([*told, first]), np.append(scores, mean[best]))
-    rest = [architecture for architecture in unseen if architecture != first]
-    mean, deviation = model.predict(space.genes(rest))
-    assert second == rest[int(np.argmax(mean + 2.0 * deviation))]
+    data, scores = list(told), log_rank_scores(np.array(rewards))
+    for architecture in proposed:
+        model.fit(space.genes(data), scores)
+        mean, deviation = model.predict(space.genes(unseen))
+        best = int(np.argmax(mean + 2.0 * deviation))
+        assert architecture == unseen[best]
+        # The one that waits counts as if its reward were the expected one.
+        data, scores = [*data, unseen.pop(best)], np.append(scores, mean[best])
 
 
 def test_model_error_is_that_of_the_architectures_just_told() -> None:
