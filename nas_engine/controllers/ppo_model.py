@@ -52,7 +52,8 @@ class PPOModelController:
     imagined and the neighbours of the best of them and of the best known. Architectures that still wait for their
     reward count with the score that the model expects, so that several proposals at once differ.
 
-    Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, and of the model: ``model_error`` (root
+    Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, with ``repeated_proposals`` as the share of
+    what was imagined that is known already, and of the model: ``model_error`` (root
     mean square of expected minus actual score of the architectures just evaluated, in standard deviations of all
     scores; what a model without knowledge would have is 1).
     """
@@ -123,7 +124,7 @@ class PPOModelController:
             return self._seen.draw(self._rng)
         self._fit()
         optimism = self.options.optimism[(known + len(self._seen.waiting)) % len(self.options.optimism)]
-        due = known - self._learned_at >= self.options.every
+        due = not self._learned or known - self._learned_at >= self.options.every
         for _ in range(self.options.rounds if due else 0):
             self._learn(optimism)
             self._learned_at = known
@@ -144,7 +145,8 @@ class PPOModelController:
         """One round: imagine, score, learn."""
         genes, imagined = self._imagine()
         bounds = self._bounds(imagined, optimism)
-        self._learned = self._ppo.learn(genes, ranks(bounds, bounds))
+        known = sum(architecture in self._seen for architecture in imagined) / len(imagined)
+        self._learned = {**self._ppo.learn(genes, ranks(bounds, bounds)), "repeated_proposals": known}
 
     def _imagine(self) -> tuple[torch.Tensor, list[Architecture]]:
         """Genes int64 [imagined, decisions] that the policy draws, and their architectures in canonical form."""

@@ -275,3 +275,13 @@ def test_a_policy_learns_from_scores_of_others(space: BlockSpace, target: tuple[
         controller.learn(genes, (genes == goal).double().mean(dim=1).numpy() - 0.5)
     assert controller.policy.evaluate(goal).log_probs.sum().item() > before + 2.0
     assert controller.proposer.seen.rewards == {}
+
+
+def test_reports_how_much_of_what_it_imagines_is_known(space):
+    """Once most of a small space is evaluated, most of what the policy imagines must be known."""
+    controller = PPOModelController(space, PPOModelOptions(every=1), seed=0)
+    shares = []
+    for _ in range(24):
+        proposed = controller.propose(8)
+        shares.append(controller.update(proposed, [float(sum(a.genes)) for a in proposed])["repeated_proposals"])
+    assert shares[1] < 0.5 < shares[-1]
