@@ -124,7 +124,7 @@ class PPOModelController:
             return self._seen.draw(self._rng)
         self._fit()
         optimism = self.options.optimism[(known + len(self._seen.waiting)) % len(self.options.optimism)]
-        due = not self._learned or known - self._learned_at >= self.options.every
+        due = known - self._learned_at >= self.options.every
         for _ in range(self.options.rounds if due else 0):
             self._learn(optimism)
             self._learned_at = known
