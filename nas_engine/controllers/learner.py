@@ -45,11 +45,11 @@ class Learner:
             and their scores [samples].
         """
         genes, sampled = self.proposer.collect(architectures, rewards, self._options.free_samples)
+        known = np.array(list(self.proposer.seen.rewards.values()))
+        self._watch(known)
         if self._options.replay:
             again, earlier = self.proposer.replay(self._options.replay, self._start)
             genes, sampled = torch.cat([genes, again]), np.concatenate([sampled, earlier])
-        known = np.array(list(self.proposer.seen.rewards.values()))
-        self._watch(known)
         return genes, score(sampled, known, self._options.advantages)
 
     def _fresh_policy(self, seed: int) -> LSTMPolicy:
@@ -67,7 +67,7 @@ class Learner:
     def _watch(self, known: FloatArray) -> None:
         """Start afresh where the best since the last start is too long ago; what is known stays known."""
         here = known[self._start :]
-        if self._options.patience and len(here) - 1 - int(np.argmax(here)) >= self._options.patience:
+        if self._options.patience and len(here) and len(here) - 1 - int(np.argmax(here)) >= self._options.patience:
             self._start, self._restarts = len(known), self._restarts + 1
             self.policy.load_state_dict(self._fresh_policy(self._seed + self._restarts).state_dict())
             self._adam.reset()

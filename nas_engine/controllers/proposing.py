@@ -115,7 +115,7 @@ class Proposer:
         """
         known = list(self.seen.rewards.items())[since:]
         chosen = [known[index] for index in self._rng.permutation(len(known))[:count]]
-        genes = torch.tensor([architecture.genes for architecture, _ in chosen], dtype=torch.long)
+        genes = torch.from_numpy(self.space.genes([architecture for architecture, _ in chosen]))
         return genes, np.array([reward for _, reward in chosen], dtype=np.float64)
 
     def best(self, count: int, since: int = 0) -> list[Architecture]:

@@ -22,7 +22,7 @@ from nas_engine.ops.supernet_program import SupernetProgram
 
 _logger = logging.getLogger(__name__)
 _FALLBACK = "Paths of the supernet are scored by PyTorch: %s"
-_CHECKED_IMAGES = 64
+_CHECKED_IMAGES, _CHECKED_PATHS = 64, 4
 _CHECK_TOLERANCE = 1e-2  # of the loss, in nats and relative; convolutions of cuDNN may use TF32
 
 
@@ -50,12 +50,14 @@ def score_paths(
     was_training = supernet.training
     supernet.eval()
     losses, hits = [], []
-    for genes in genes_list:
-        with recalibrated(supernet, genes, calibration) if calibration else nullcontext():
-            loss, correct = score(partial(supernet, genes=genes), images, labels, batch_size)
-        losses.append(loss)
-        hits.append(correct)
-    supernet.train(was_training)
+    try:
+        for genes in genes_list:
+            with recalibrated(supernet, genes, calibration) if calibration else nullcontext():
+                loss, correct = score(partial(supernet, genes=genes), images, labels, batch_size)
+            losses.append(loss)
+            hits.append(correct)
+    finally:
+        supernet.train(was_training)
     return torch.tensor(losses, dtype=torch.float64), torch.tensor(hits, dtype=torch.int64)
 
 
@@ -63,8 +65,9 @@ class PathScorer:
     """Scores paths of one supernet as `score_paths` does, by the fastest way there is.
 
     Native code scores the supernets of the built-in spaces on the CPU and, where it was built with CUDA, on a GPU;
-    others go through PyTorch. On a GPU the first call scores some images in both ways, and PyTorch takes over if they
-    differ: no compile has seen every device.
+    others go through PyTorch. On a GPU the first call scores some paths on some images in both ways, with the
+    statistics of the supernet and with those of a calibration batch, and PyTorch takes over if they differ: no compile
+    has seen every device.
 
     Attributes:
         fallback: why PyTorch scores the paths; empty where native code does.
@@ -100,23 +103,30 @@ class PathScorer:
             NativeError: native code cannot take the images or weights.
         """
         if self._must_check and not self.fallback and genes_list and len(images):
-            self._check(genes_list[:1], images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES])
+            few = [batch[:_CHECKED_IMAGES] for batch in calibration[:1]]
+            for batches in [few, []] if few else [[]]:
+                self._check(genes_list[:_CHECKED_PATHS], images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES], batches)
+            self._must_check = False
         if self.fallback or self._path_programs is None:
             return score_paths(self._supernet, genes_list, images, labels, calibration, batch_size)
         return self._score_by_context(genes_list, images, labels, calibration)
 
-    def _check(self, genes_list: Sequence[Genes], images: Tensor, labels: Tensor) -> None:
-        self._must_check = False
-        expected = float(score_paths(self._supernet, genes_list, images, labels, ())[0])
+    def _check(
+        self, genes_list: Sequence[Genes], images: Tensor, labels: Tensor, calibration: Sequence[Tensor]
+    ) -> None:
+        if self.fallback:
+            return
+        expected = score_paths(self._supernet, genes_list, images, labels, calibration)[0]
         try:
-            found = float(self._score_by_context(genes_list, images, labels, ())[0])
-            problem = f"native code gives a loss of {found:.6g}, PyTorch {expected:.6g}"
+            found = self._score_by_context(genes_list, images, labels, calibration)[0]
         except NativeError as error:
-            found, problem = math.inf, str(error)
-        both_nan = math.isnan(found) and math.isnan(expected)
-        if not both_nan and not math.isclose(found, expected, rel_tol=_CHECK_TOLERANCE, abs_tol=_CHECK_TOLERANCE):
-            self.fallback = problem
-            _logger.warning(_FALLBACK, problem)
+            self.fallback = str(error)
+        else:
+            if torch.allclose(found, expected, rtol=_CHECK_TOLERANCE, atol=_CHECK_TOLERANCE, equal_nan=True):
+                return
+            worst = int((found - expected).abs().nan_to_num(nan=math.inf).argmax())
+            self.fallback = f"native code gives a loss of {found[worst]:.6g}, PyTorch {expected[worst]:.6g}"
+        _logger.warning(_FALLBACK, self.fallback)
 
     def _score_by_context(
         self, genes_list: Sequence[Genes], images: Tensor, labels: Tensor, calibration: Sequence[Tensor]

@@ -130,13 +130,13 @@ def describe(module: ModuleType, program: SupernetProgram, device: torch.device)
     Raises:
         NativeError: a weight is not float32 on `device`, or has a shape that does not fit.
     """
-    places = program.places()
-    if places not in program.described:
+    key = device, program.places()
+    if key not in program.described:
         _require_weights(program, device)
         shapes = {"nodes": program.tables.nodes.shape, "terms": program.tables.terms.shape}
         program.described.clear()
-        program.described[places] = call_native(_OP, _program_of, module, program, shapes=shapes)
-    return program.described[places]
+        program.described[key] = call_native(_OP, _program_of, module, program, shapes=shapes)
+    return program.described[key]
 
 
 def _program_of(module: ModuleType, program: SupernetProgram) -> Any:
@@ -180,6 +180,9 @@ def _require_scorable(
     calibration: Sequence[Tensor],
 ) -> None:
     shape = (None, *program.tables.nodes[0, 2:5].tolist())
+    if not isinstance(statistics, Statistics):
+        names = ", ".join(f"Statistics.{known.name}" for known in Statistics)
+        raise NativeError(f"{_OP}: statistics must be one of {names}, got {statistics!r}")
     require_array(_OP, "genes", genes, np.int64, (None, program.decisions))
     device = images.device if isinstance(images, Tensor) and images.is_cuda else torch.device("cpu")
     if device.type == "cuda" and not scores_on_gpus():

@@ -108,12 +108,9 @@ class SupernetProgram:
 
     def places(self) -> Hashable:
         """Changes whenever one of the tensors moves, or changes its dtype or shape; not when its numbers change."""
-        norms = self.tables.norms
-        tensors = [convolution.weight for convolution in self.tables.convolutions]
-        tensors += [tensor for norm in norms for tensor in (norm.weight, norm.bias)]
-        tensors += [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
-        tensors += [self.head.linear.weight, self.head.linear.bias]
-        return tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors), tuple(n.eps for n in norms)
+        tensors = [tensor for _, tensor, _ in self.tensors()]
+        places = [None if t is None else (t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
+        return tuple(places), tuple(norm.eps for norm in self.tables.norms)
 
     def tensors(self) -> Iterable[tuple[str, Tensor | None, tuple[int | None, ...]]]:
         """(name, tensor, shape it must have) of everything whose address native code gets."""
@@ -122,9 +119,10 @@ class SupernetProgram:
             side = weight.shape[-1] if isinstance(weight, Tensor) and weight.ndim else None
             yield f"convolution {index} weight", weight, (None, None, side, side)
         for index, norm in enumerate(self.tables.norms):
+            channels = len(norm.weight) if isinstance(norm.weight, Tensor) else None
             yield f"norm {index} weight", norm.weight, (None,)
             for name in ("bias", "running_mean", "running_var"):
-                yield f"norm {index} {name}", getattr(norm, name), (len(norm.weight),)
+                yield f"norm {index} {name}", getattr(norm, name), (channels,)
         linear = self.head.linear
         yield "head weight", linear.weight, (None, None)
         yield "head bias", linear.bias, (len(linear.weight),)

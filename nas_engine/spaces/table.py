@@ -174,16 +174,22 @@ def engine_space(name: str, decisions: Sequence[Decision]) -> SearchSpace:
 
 
 def check_same_genes(space: SearchSpace, decisions: Sequence[Decision]) -> None:
-    """Whether genes of a space mean the same in a table.
+    """Whether genes of a space mean the same in a table: choices of the same names in the same order, or bare digits.
 
     Raises:
-        ConfigError: the numbers of decisions or of choices differ.
+        ConfigError: the numbers of decisions or of choices differ, or the choices of a decision do.
     """
     ours, theirs = ([len(d.choices) for d in some] for some in (space.decisions, decisions))
     if ours != theirs:
         raise ConfigError(
             f"space {space.name!r} has decisions with {ours} choices, the table has {theirs}: use a table of this space"
         )
+    for our, their in zip(space.decisions, decisions, strict=True):
+        if their.choices not in (our.choices, tuple(map(str, range(len(our.choices))))):
+            raise ConfigError(
+                f"choices of {their.name!r} are {', '.join(their.choices)} in the table, in space {space.name!r} "
+                f"{', '.join(our.choices)}: give decisions.choices the names of the space, in its order"
+            )
 
 
 def _cell(table: Table) -> CellStructure | None:

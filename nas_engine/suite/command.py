@@ -48,7 +48,7 @@ class Request:
     @property
     def record(self) -> Path:
         """Where the single seeds are written."""
-        return self.out.with_suffix(".seeds.jsonl")
+        return self.out.parent / f"{self.out.stem}.seeds.jsonl"
 
     @property
     def how_to_continue(self) -> str:
@@ -92,8 +92,10 @@ def _prepared(request: Request) -> tuple[Benchmark, TableSpace]:
     budget = _budget(request)
     if request.seeds < 1 or (request.processes is not None and request.processes < 1):
         raise ConfigError("--seeds and --processes must be at least 1")
+    _require_file("--out", request.out, "results.json")
     if request.plot is not None:
         require_matplotlib()
+        _require_file("--plot", request.plot, "anytime.png")
     methods = parse_methods(request.methods)
     table = load_table(_description(request))
     if budget.seconds is not None and table.costs is None:
@@ -106,6 +108,13 @@ def _prepared(request: Request) -> tuple[Benchmark, TableSpace]:
             f"--budget-seconds {budget.seconds:g} is less than one evaluation may cost, {dearest:g} s: raise it"
         )
     return Benchmark(table.description, tuple(methods), request.seeds, budget), TableSpace(table)
+
+
+def _require_file(option: str, path: Path, example: str) -> None:
+    if not path.name or path.is_dir():
+        raise ConfigError(f"{option} {str(path)!r} is no name of a file: give one, for example {example}")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ConfigError(f"{option} {str(path)!r}: {str(path.parent)!r} is no folder; name a file in one")
 
 
 def _budget(request: Request) -> Budget:

@@ -10,6 +10,8 @@ from typing import Any
 from nas_engine.errors import ConfigError, nearest_hint
 from nas_engine.tables.description import Published
 
+_TOO_MANY = "cells without a column"
+
 
 def read_published(published: Published) -> list[dict[str, Any]]:
     """Results of others in the form of our rows, with ``budget`` and ``source``.
@@ -19,10 +21,13 @@ def read_published(published: Published) -> list[dict[str, Any]]:
     """
     path = Path(published.file)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restkey=_TOO_MANY, restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"cannot read published results {str(path)!r} ({error}): name a CSV file") from error
+    for number, row in enumerate(rows, start=1):
+        if _TOO_MANY in row:
+            raise ConfigError(f"{path.name!r}, row {number}: more cells than the header has; repair or remove it")
     needed = [published.method, *(name for pair in published.columns.values() for name in pair)]
     needed += [name for name in (published.seconds, published.source) if name]
     for name in needed:

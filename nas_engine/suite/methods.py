@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +67,8 @@ def parse_methods(text: str) -> list[Method]:
     Raises:
         ConfigError: an unknown method or option, a method twice, or none.
     """
-    found = [_parse(part.strip()) for part in text.split(",") if part.strip()]
+    parts = re.split(r",(?![^\[]*\])", text)  # a comma within brackets belongs to a list of values
+    found = [_parse(part.strip()) for part in parts if part.strip()]
     labels = [method.label for method in found]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice or not found:
@@ -86,7 +88,10 @@ def _parse(text: str) -> Method:
         option, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"method {text!r}: write options as NAME=VALUE, got {setting!r}")
-        options[option] = yaml.safe_load(value)
+        try:
+            options[option] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"method {text!r}: {value!r} is no value; write a number, a name or [1, 2]") from None
     batch = options.pop("batch", base.batch)
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise ConfigError(f"method {text!r}: batch must be a whole number of at least 1, got {batch!r}")

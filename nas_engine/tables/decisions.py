@@ -17,6 +17,8 @@ Texts = npt.NDArray[np.str_]
 Rows = npt.NDArray[np.int64]
 Choices = tuple[str, ...]
 
+_MOST_CHOICES = 32_767  # genes are int16
+
 
 def decode(
     columns: DecisionColumns, found: Mapping[str, Column], rows: Rows, source: str
@@ -108,6 +110,11 @@ def _by_number(text: str) -> tuple[float, str]:
 
 def _genes(part: npt.NDArray[np.int64] | Texts, choices: Choices, name: str, rows: Rows, source: str) -> Genes:
     """Digits are indices of choices; texts are names of choices or, where none is, indices."""
+    if len(choices) > _MOST_CHOICES:
+        raise ConfigError(
+            f"table {source!r}: decision {name!r} has {len(choices):,} choices, at most {_MOST_CHOICES:,} are "
+            "possible: name another column"
+        )
     values, places = np.unique(part, return_inverse=True)
     texts = [str(value) for value in values.tolist()]
     known = {choice: number for number, choice in enumerate(choices)}

@@ -124,7 +124,12 @@ class TableDescription(Options):
     @model_validator(mode="after")
     def _consistent(self) -> TableDescription:
         if self.merge_isomorphic and self.space is None:
-            raise ValueError("merge_isomorphic needs the 'space' that says which rows are equal")
+            raise ConfigError("merge_isomorphic needs the 'space' that says which rows are equal")
+        leaked = {self.reward.column, *self.report} & set(self.known.values())
+        if leaked:
+            raise ConfigError(
+                f"known names {', '.join(sorted(leaked))}, the reward or a report: no method may see results before"
+            )
         return self
 
     @property

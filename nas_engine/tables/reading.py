@@ -96,7 +96,10 @@ def numbers(column: Column, name: str, source: str) -> npt.NDArray[np.float64]:
         ConfigError: a value is no number; the message names its row.
     """
     try:
-        return np.asarray(column, dtype=np.float64)
+        values = np.asarray(column, dtype=np.float64)
+        if values.ndim != 1:
+            raise ConfigError(f"table {source!r}: column {name!r} holds lists; name one entry of them, as '{name}.0'")
+        return values
     except (ValueError, TypeError):
         return np.array([_number(value, name, source, row) for row, value in enumerate(column)])
 

@@ -7,6 +7,7 @@ import torch
 
 from nas_engine.controllers.ppo import PPOController, PPOOptions
 from nas_engine.controllers.reinforce import ReinforceController, ReinforceOptions
+from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 
 PATIENCE = 12
 
@@ -79,3 +80,15 @@ def test_replayed_architectures_are_learned_from(space):
     assert [float(row[0]) for row in genes] == rewards.tolist()
     weights = [torch.cat([w.flatten() for w in c.policy.parameters()]) for c in (plain, replaying)]
     assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("controller", "options"), [(PPOController, PPOOptions), (ReinforceController, ReinforceOptions)]
+)
+def test_fresh_starts_in_an_exhausted_space(controller, options):
+    """All is known: every start is the last, and repeated architectures bring nothing new."""
+    small = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=2))
+    learner = controller(small, options(patience=1, replay=4, self_imitation_weight=0.5), 0)
+    for step in range(12):
+        proposed = learner.propose(2)
+        assert learner.update(proposed, [float(step == 0), 0.0])["nan_guard"] == 0

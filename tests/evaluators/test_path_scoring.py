@@ -106,3 +106,31 @@ def test_native_code_that_fails_its_check_is_not_used(fault, monkeypatch, caplog
     assert torch.equal(scorer(paths, images, labels, ())[0], expected[0])
     assert ("out of order" if fault == "an error" else "gives a loss of") in scorer.fallback
     assert scorer.fallback in caplog.text
+
+
+@needs_native
+def test_the_check_covers_recalibrated_statistics(monkeypatch):
+    """Scores that are wrong only with calibration images are found out, and the right ones returned."""
+
+    def faulty(program, genes, images, labels, statistics, batches):
+        scores = supernet_eval(program, genes, images, labels, statistics, batches)
+        return scores._replace(loss=scores.loss + 0.1) if batches else scores
+
+    torch.manual_seed(0)
+    space = SPACES["nasbench201"]()
+    images, labels = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width), torch.randint(SHAPE.classes, (20,))
+    supernet, path = space.supernet(), space.sample(np.random.default_rng(0)).genes
+    monkeypatch.setattr(path_scoring, "supernet_eval", faulty)
+    scorer = PathScorer(supernet, CPU, check=True)
+    assert torch.equal(
+        scorer([path], images, labels, [images])[0], score_paths(supernet, [path], images, labels, [images])[0]
+    )
+    assert "gives a loss of" in scorer.fallback
+
+
+def test_a_failure_leaves_the_mode_of_the_supernet_as_it_was():
+    supernet = SPACES["nasbench201"]().supernet()
+    supernet.train()
+    with pytest.raises(RuntimeError):
+        score_paths(supernet, [(1,) * 6], torch.randn(2, 99, 8, 8), torch.zeros(2, dtype=torch.int64), ())
+    assert supernet.training

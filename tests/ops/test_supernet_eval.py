@@ -15,7 +15,7 @@ from nas_engine import native
 from nas_engine.errors import NativeError
 from nas_engine.evaluators.path_programs import path_programs
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
-from nas_engine.ops.supernet_eval import Statistics, levels, supernet_eval, supernet_eval_reference
+from nas_engine.ops.supernet_eval import Statistics, describe, levels, supernet_eval, supernet_eval_reference
 from nas_engine.ops.supernet_program import Head, Node, ProgramTables, SupernetProgram, Term, TermKind
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="needs the native module")
@@ -237,6 +237,8 @@ def test_weights_are_read_anew_at_each_call():
         ({"labels": torch.full((4,), -1)}, "labels.0. = -1"),
         ({"level": "mmx"}, "level mmx is not available"),
         ({"threads": 0}, "threads"),
+        ({"statistics": 2}, "statistics must be one of Statistics.RUNNING"),
+        ({"statistics": 7}, "statistics must be one of Statistics.RUNNING"),
         ({"statistics": Statistics.RECALIBRATED}, "calibration has 0 batches"),
         ({"calibration": [torch.zeros(4, 3, 6, 6)]}, "calibration has 1 batches"),
         (
@@ -262,6 +264,22 @@ def test_statistics_of_single_values_are_an_error():
     images, labels = images_and_labels(program, 1)
     with pytest.raises(NativeError, match="more than one value a channel"):
         supernet_eval(program, random_genes(2), images, labels, Statistics.BATCH)
+
+
+def test_the_device_of_the_weights_is_asked_about_at_each_call():
+    """What was described for one device is not taken for another one without a look at the weights."""
+    program = cell_program(4, 1, 6, 6)
+    describe(native.module(), program, torch.device("cpu"))
+    with pytest.raises(NativeError, match="convolution 0 weight"):
+        describe(native.module(), program, torch.device("cuda:0"))
+
+
+def test_a_norm_without_weights_is_named():
+    program = cell_program(4, 1, 6, 6)
+    images, labels = images_and_labels(program, 4)
+    program.norms[0].weight = None  # as with affine=False
+    with pytest.raises(NativeError, match="norm 0 weight"):
+        supernet_eval(program, random_genes(2), images, labels)
 
 
 def test_weights_that_do_not_fit_are_named():

@@ -39,6 +39,7 @@ class TestIncompleteTable(SpaceContract):
     test_smallest_and_largest_path = None
     test_costs_equal_the_built_network = None
     test_peak_activation_bytes_are_exact = None
+    test_the_memory_table_gives_the_same_bytes = None
 
     @pytest.fixture
     def space(self, tmp_path: Path) -> TableSpace:
@@ -122,3 +123,13 @@ def test_merging_is_by_the_space_that_is_named(tmp_path: Path) -> None:
     assert (apart.optimum, merged.optimum) == (2.0, 1.0)
     with pytest.raises(ConfigError, match="has decisions with"):
         space_of(tmp_path, genes[:, :5], decisions=columns[:5], space="nasbench201", merge_isomorphic=True)
+
+
+def test_choices_in_another_order_are_not_those_of_the_space(tmp_path: Path) -> None:
+    """Names that were found in a column are sorted; genes would mean other operations."""
+    genes = np.array([[3, 0, 0, 0, 0, 1], [2, 2, 2, 2, 2, 2]])
+    columns = [f"genes.{number}" for number in range(6)]
+    other = sorted(["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"])
+    decisions = {"columns": columns, "choices": other}
+    with pytest.raises(ConfigError, match=r"give decisions\.choices the names of the space, in its order"):
+        space_of(tmp_path, genes, decisions=decisions, space="nasbench201", merge_isomorphic=True)

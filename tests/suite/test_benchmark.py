@@ -11,6 +11,7 @@ import pytest
 
 from nas_engine.cli import main
 from nas_engine.spaces.table import TableSpace
+from nas_engine.suite.methods import parse_methods
 from nas_engine.suite.plot import regret_curves
 from nas_engine.suite.run import SeedResult
 from nas_engine.suite.summary import row
@@ -98,6 +99,12 @@ def test_published_rows_stand_beside_ours(described: str, tmp_path: Path, capsys
     printed = capsys.readouterr().out
     assert "| Theirs, 600 s (a\\|b) | 97.50 ± 0.50 |" in printed
     assert "| Bare | 96.00 |" in printed
+    other = ["--published", tmp_path / "other.csv"]
+    (tmp_path / "other.csv").write_text("name,seconds,acc,sd,where\nShort,1\n", encoding="utf-8-sig")
+    benchmark(described, *arguments, *other)
+    assert "| Short, 1 s |" in capsys.readouterr().out
+    (tmp_path / "other.csv").write_text("name,seconds,acc,sd,where\nLong,1,2,3,4,5\n")
+    assert "row 1: more cells" in refused(capsys, described, *arguments, *other)
     (tmp_path / "other.csv").write_text("name,acc\nTheirs,1\n")
     assert "no column 'sd'" in refused(capsys, described, *arguments, "--published", tmp_path / "other.csv")
 
@@ -143,6 +150,12 @@ def test_a_missing_matplotlib_is_one_line(
         (["--published", "others.csv"], "does not say what the columns"),
         (["--merge-isomorphic"], "needs the 'space'"),
         (["--out", "/proc/nowhere/results.json"], "cannot write"),
+        (["--out", "."], "no name of a file"),
+        (["--out", "/tmp"], "no name of a file"),
+        (["--plot", "/tmp"], "no name of a file"),
+        (["--methods", "ppo:learning_rate={"], "'{' is no value"),
+        (["--methods", "ppo-model:optimism=[1"], "'[1' is no value"),
+        (["--reward", "size"], "no method may see results"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -185,3 +198,9 @@ def test_regret_follows_the_improvements(space: TableSpace) -> None:
     assert regrets[0, -1] == 0
     assert (regrets[1] == 2).all()
     assert (regrets[0][(grid > 4.001) & (grid < 7.999)] == 1).all()
+
+
+def test_a_list_is_one_value_of_an_option() -> None:
+    [first, second] = parse_methods("ppo-model:optimism=[1,2]:every=2,random")
+    assert first.options == {"optimism": [1, 2], "every": 2}
+    assert second.label == "random"

@@ -85,6 +85,25 @@ def test_a_mapping_of_nested_rows(tmp_path: Path) -> None:
     assert "no column 'acc.2'" in refusal(tmp_path / "t.json", **{**settings, "reward": "acc.2"})
 
 
+def test_a_column_of_lists_is_no_column_of_numbers(tmp_path: Path) -> None:
+    for lists in ([[1, 2], [3, 4]], [[1, 2], [3]]):
+        rows = [{"ops": str(number), "score": numbers} for number, numbers in enumerate(lists)]
+        (tmp_path / "t.json").write_text(json.dumps(rows))
+        assert "score" in refusal(tmp_path / "t.json", cost=None)
+    assert len(table_of(tmp_path / "t.json", cost=None, reward="score.0")) == 2
+
+
+def test_numbers_of_rows_are_no_decision(tmp_path: Path) -> None:
+    text = "row,score\n" + "\n".join(f"h{number},{number}" for number in range(33_000))
+    assert "33,000 choices" in refusal(csv(tmp_path / "t.csv", text), cost=None, decisions=["row"])
+
+
+def test_what_is_reported_is_not_known_before(tmp_path: Path) -> None:
+    file = csv(tmp_path / "t.csv", "ops,score,test\n0,1,3\n1,2,4\n")
+    assert "known names score" in refusal(file, cost=None, known=["score"])
+    assert "known names test" in refusal(file, cost=None, known={"x": "test"}, report=["test"])
+
+
 def test_separated_names_become_choices(tmp_path: Path) -> None:
     path = csv(tmp_path / "t.csv", "ops,score\nconv|skip,1\nskip|conv,2\n")
     found = table_of(path, decisions={"column": "ops", "separator": "|"}, cost=None)
