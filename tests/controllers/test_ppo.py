@@ -79,6 +79,7 @@ def test_reports_every_diagnostic(space, run):
         "grad_norm",
         "gradient_steps",
         "nan_guard",
+        "restarts",
         "policy_loss",
         "repeated_proposals",
         "value_loss",

@@ -52,6 +52,7 @@ def test_reports_every_diagnostic(space, run):
         "entropy_weight",
         "grad_norm",
         "nan_guard",
+        "restarts",
         "policy_loss",
         "repeated_proposals",
     }
