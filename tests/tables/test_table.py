@@ -206,7 +206,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: str, settings: dict[str,
     ("name", "content"),
     [
         ("t.csv.gz", b"no gzip"),
-        ("t.csv.gz", gzip.compress(b"ops,score\n0,1\n" * 1000)[:40]),
+        ("t.csv.gz", gzip.compress(b"ops,score\n0,1\n" * 1000, mtime=0)[:40]),
         ("t.csv", b"\xff\xfe\x00"),
         ("t.json", b"{"),
         ("t.jsonl", b'{"ops": 1}\n{'),
