@@ -53,9 +53,9 @@ class PPOModelController:
     reward count with the score that the model expects, so that several proposals at once differ.
 
     Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, with ``repeated_proposals`` as the share of
-    what was imagined that is known already, and of the model: ``model_error`` (root
-    mean square of expected minus actual score of the architectures just evaluated, in standard deviations of all
-    scores; what a model without knowledge would have is 1).
+    what was imagined that is known already, and of the model: ``model_error`` (root mean square of expected minus
+    actual score of the architectures just evaluated, in standard deviations of all scores; what a model without
+    knowledge would have is 1).
     """
 
     Options = PPOModelOptions
