@@ -8,9 +8,10 @@ from scipy.stats import norm
 
 from nas_engine.baselines.remembering import RememberingController
 from nas_engine.options import Options
+from nas_engine.scores import log_rank_scores
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.surrogates.candidates import some_unseen
-from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
+from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.types import Architecture
 
 _LENGTH_SCALE = 1.0

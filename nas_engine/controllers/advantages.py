@@ -1,53 +1,12 @@
-"""From rewards to learning signals: scale-free scores, the leave-one-out baseline, and GAE, as pure functions."""
+"""From scores to learning signals: the leave-one-out baseline, GAE and path consistency, as pure functions."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-FloatArray = npt.NDArray[np.float64]
-
-Scoring = Literal["rank", "standardised", "raw"]
-
-
-def score(rewards: FloatArray, known: FloatArray, scoring: Scoring) -> FloatArray:
-    """Rewards [n] as scores [n] on a scale that learning rates can be chosen for.
-
-    Args:
-        rewards: higher is better.
-        known: all rewards seen so far, those of this batch included.
-        scoring: ``rank`` and ``standardised`` as in `ranks` and `standardised`; ``raw`` leaves rewards as they are.
-    """
-    if scoring == "rank":
-        return ranks(rewards, known)
-    return standardised(rewards, known) if scoring == "standardised" else rewards
-
-
-def ranks(rewards: FloatArray, known: FloatArray) -> FloatArray:
-    """Where rewards stand among the known ones: -1 below all, 0 the median or a tie of all, 1 above all.
-
-    Any increasing transformation of the rewards leaves the scores as they are: no unit, no outlier matters.
-    """
-    ordered = np.sort(known)
-    below, up_to = np.searchsorted(ordered, rewards, "left"), np.searchsorted(ordered, rewards, "right")
-    scores: FloatArray = (below + up_to) / max(len(known), 1) - 1.0
-    return scores
-
-
-def standardised(rewards: FloatArray, known: FloatArray) -> FloatArray:
-    """Rewards in (population) standard deviations from the mean of the known ones; 0 where those are all equal."""
-    largest = np.abs(known).max(initial=0.0)
-    if largest == 0.0:
-        return np.zeros(len(rewards))
-    scaled = known / largest  # so that the squares of rewards up to the largest float do not overflow
-    deviation = scaled.std()
-    # Rounding alone gives equal rewards a deviation of about 1e-17: they score 0 all the same.
-    scores: FloatArray = (rewards / largest - scaled.mean()) / max(deviation, 1e-12)
-    return scores
+from nas_engine.scores import FloatArray
 
 
 def leave_one_out(scores: FloatArray) -> FloatArray:
@@ -89,3 +48,24 @@ def explained_variance(predicted: Tensor, actual: Tensor) -> float:
     """1 - Var(actual - predicted) / Var(actual); 0 where the actual values do not vary."""
     variance = actual.var(correction=0)
     return float(1 - (actual - predicted).var(correction=0) / variance) if variance > 1e-12 else 0.0
+
+
+def path_consistency(log_probs: Tensor, scores: Tensor, scale: float) -> Tensor:
+    """How far a policy is from choosing architectures in proportion to exp(scale * score), on any sample of them.
+
+    An optimal policy under an entropy bonus satisfies score - V = log_prob / scale for every episode that ends with
+    its score, V being the soft value of the start (Nachum et al. 2017, "Bridging the gap between value and policy
+    based reinforcement learning", equation 11, over whole episodes with temperature 1 / scale). The loss is half the
+    mean squared difference; V is where it is least (the log-variance loss of Richter et al. 2020, "VarGrad"). Unlike a
+    policy gradient it is right for samples of whatever origin.
+
+    Args:
+        log_probs: of whole architectures, [n].
+        scores: theirs, [n].
+        scale: nats of log-probability that a score of 1 is worth.
+
+    Returns:
+        The loss, scalar, in units of the score.
+    """
+    difference = scores - log_probs / scale
+    return 0.5 * (difference - difference.mean()).square().mean()

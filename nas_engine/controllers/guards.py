@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ _MOST_HALVINGS = 60
 class GuardedAdam:
     """Adam with a clipped gradient that never leaves a non-finite weight behind.
 
+    All weights become views of one vector, and so do their gradients: a step of a small network would otherwise spend
+    most of its time on going through its parameters one by one.
+
     `begin` marks the state to go back to; a step that meets or makes a NaN or an infinity returns there.
     """
 
@@ -25,12 +29,13 @@ class GuardedAdam:
         """Set up Adam for the parameters of `module`.
 
         Args:
-            module: what is trained.
+            module: what is trained; of one data type, on one device.
             learning_rate: step size of Adam.
             max_grad_norm: gradients are scaled down to this L2 norm.
         """
-        self._weights, self._max_grad_norm = list(module.parameters()), max_grad_norm
-        self._adam = torch.optim.Adam(self._weights, lr=learning_rate, eps=1e-5)
+        self._weights = _as_one_vector(list(module.parameters()))
+        self._max_grad_norm = max_grad_norm
+        self._adam = torch.optim.Adam([self._weights], lr=learning_rate, eps=1e-5)
         self.begin()
 
     def reset(self) -> None:
@@ -40,8 +45,8 @@ class GuardedAdam:
 
     def begin(self) -> None:
         """Mark the current weights and moments as the ones to go back to."""
-        moments = [{name: value.clone() for name, value in self._adam.state[w].items()} for w in self._weights]
-        self._saved = [(weight.detach().clone(), kept) for weight, kept in zip(self._weights, moments, strict=True)]
+        moments = {name: value.clone() for name, value in self._adam.state[self._weights].items()}
+        self._saved = self._weights.detach().clone(), moments
         self.grad_norm, self.undone = 0.0, False
 
     def step(self, loss: Tensor) -> bool:
@@ -53,12 +58,12 @@ class GuardedAdam:
         Returns:
             False where a weight would have become non-finite: everything since `begin` is undone.
         """
-        self._adam.zero_grad()
+        self._gradient.zero_()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.grad_norm = float(nn.utils.clip_grad_norm_(self._weights, self._max_grad_norm))
+        self.grad_norm = float(nn.utils.clip_grad_norm_([self._weights], self._max_grad_norm))
         if math.isfinite(loss.item()) and math.isfinite(self.grad_norm):
             self._adam.step()
-            if all(bool(weight.isfinite().all()) for weight in self._weights):
+            if bool(self._weights.isfinite().all()):
                 return True
         self._undo()
         return False
@@ -71,12 +76,32 @@ class GuardedAdam:
         """Inverse of `state_dict`."""
         self._adam.load_state_dict(copy.deepcopy(state))
 
+    @property
+    def _gradient(self) -> Tensor:
+        gradient = self._weights.grad
+        assert gradient is not None
+        return gradient
+
     @torch.no_grad()
     def _undo(self) -> None:
-        for weight, (value, moments) in zip(self._weights, self._saved, strict=True):
-            weight.copy_(value)
-            self._adam.state[weight] = moments
+        weights, moments = self._saved
+        self._weights.copy_(weights)
+        self._adam.state[self._weights] = moments
         self.undone = True
+
+
+@torch.no_grad()
+def _as_one_vector(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+    """A vector with the values of `parameters`, which become views of it, as do their gradients."""
+    vector = nn.Parameter(torch.cat([parameter.flatten() for parameter in parameters]))
+    vector.grad = torch.zeros_like(vector)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, values, gradient in zip(
+        parameters, torch.split(vector, sizes), torch.split(vector.grad, sizes), strict=True
+    ):
+        parameter.data = values.view_as(parameter)
+        parameter.grad = gradient.view_as(parameter)
+    return vector
 
 
 class EntropyFloor:

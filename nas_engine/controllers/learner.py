@@ -9,17 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas_engine.controllers.advantages import FloatArray, score
+from nas_engine.controllers.advantages import path_consistency
 from nas_engine.controllers.guards import EntropyFloor, GuardedAdam
 from nas_engine.controllers.lstm import LSTMPolicy, Rollout
 from nas_engine.controllers.options import LearnerOptions
 from nas_engine.controllers.proposing import Proposer
+from nas_engine.scores import FloatArray, log_rank_scores, score
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 
+_FEWEST_TO_REHEARSE = 8
+
 
 class Learner:
-    """An update is `collect`, `begin`, any number of `evaluate` and `step`, and `finish`."""
+    """An update is `collect`, `begin`, any number of `evaluate` and `step`, `rehearse`, and `finish`."""
 
     def __init__(self, space: SearchSpace, options: LearnerOptions, seed: int) -> None:
         """Build an untrained policy.
@@ -31,7 +34,7 @@ class Learner:
         """
         self._space, self._options, self._seed = space, options, seed
         self.policy = self._fresh_policy(seed)
-        self.proposer = Proposer(space, self.policy, seed)
+        self.proposer = Proposer(space, self.policy, seed, options.likeliest_of, self._log_probs)
         self._adam = GuardedAdam(self.policy, options.learning_rate, options.max_grad_norm)
         self._floor = EntropyFloor(options.entropy_floor)
         self._best = torch.empty(0, len(space.decisions), dtype=torch.long)
@@ -41,16 +44,17 @@ class Learner:
         """Remember what was paid for.
 
         Returns:
-            Genes int64 [samples, decisions] to learn from, as `Proposer.collect` gives them, and the replayed ones;
-            and their scores [samples].
+            Genes int64 [samples, decisions] to learn from, as `Proposer.collect` gives them, and their scores
+            [samples].
         """
         genes, sampled = self.proposer.collect(architectures, rewards, self._options.free_samples)
         known = np.array(list(self.proposer.seen.rewards.values()))
         self._watch(known)
-        if self._options.replay:
-            again, earlier = self.proposer.replay(self._options.replay, self._start)
-            genes, sampled = torch.cat([genes, again]), np.concatenate([sampled, earlier])
         return genes, score(sampled, known, self._options.advantages)
+
+    @torch.no_grad()
+    def _log_probs(self, genes: Tensor) -> Tensor:
+        return self.policy.evaluate(genes).log_probs.sum(dim=1)
 
     def _fresh_policy(self, seed: int) -> LSTMPolicy:
         options = self._options
@@ -65,12 +69,10 @@ class Learner:
             )
 
     def _watch(self, known: FloatArray) -> None:
-        """Start afresh where the best since the last start is too long ago; what is known stays known."""
+        """Where the best since the last start is too long ago, imitate only what comes from now on."""
         here = known[self._start :]
         if self._options.patience and len(here) and len(here) - 1 - int(np.argmax(here)) >= self._options.patience:
             self._start, self._restarts = len(known), self._restarts + 1
-            self.policy.load_state_dict(self._fresh_policy(self._seed + self._restarts).state_dict())
-            self._adam.reset()
 
     def begin(self, genes: Tensor) -> Rollout:
         """Mark the policy that an update may have to go back to; returns what it says about `genes`."""
@@ -88,11 +90,31 @@ class Learner:
         architectures known (the imitation term of Oh et al. 2018, "Self-imitation learning", with the best of all
         episodes in place of a prioritised buffer).
         """
+        rollout, imitation = self._evaluate(genes)
+        return rollout, imitation - self.entropy_weight * rollout.mean_entropy
+
+    def rehearse(self) -> None:
+        """Learn from what is known, whoever chose it: `path_consistency` on a replay, and imitation of the best."""
+        known = self.proposer.seen.rewards
+        if not self._options.replay or len(known) < _FEWEST_TO_REHEARSE or self._adam.undone:
+            return
+        scores = log_rank_scores(np.array(list(known.values())))
+        chosen = self.proposer.replay(scores, self._options.replay)
+        genes = torch.from_numpy(self._space.genes(list(known)))[chosen]
+        for _ in range(self._options.replay_steps):
+            rollout, imitation = self._evaluate(genes)
+            consistency = path_consistency(
+                rollout.log_probs.sum(dim=1), torch.from_numpy(scores[chosen]).float(), self._options.replay_scale
+            )
+            if not self.step(consistency + imitation):
+                return
+
+    def _evaluate(self, genes: Tensor) -> tuple[Rollout, Tensor]:
+        """What the policy says about `genes`, and the weighted loss of imitation."""
         both = self.policy.evaluate(torch.cat([genes, self._best]))
         rollout, best = both[: len(genes)], both[len(genes) :]
         imitation = -best.log_probs.sum() / best.open.sum().clamp(min=1)
-        shared = self._options.self_imitation_weight * imitation - self.entropy_weight * rollout.mean_entropy
-        return rollout, shared
+        return rollout, self._options.self_imitation_weight * imitation
 
     def step(self, loss: Tensor) -> bool:
         """Descend once; False where a NaN or an infinity undid the update."""
@@ -108,7 +130,7 @@ class Learner:
             ``entropy`` (nats a decision after the update, over the decisions that had more than one open choice),
             ``entropy_collapsed``, ``entropy_weight``, ``approx_kl`` (nats a decision, of the whole update),
             ``grad_norm`` (before clipping), ``repeated_proposals`` (share of draws that were known already) and
-            ``nan_guard`` (1 where the update was undone) and ``restarts`` (fresh starts so far, see `patience`).
+            ``nan_guard`` (1 where the update was undone) and ``restarts`` (turns from the best, see `patience`).
         """
         with torch.no_grad():
             after = self.policy.evaluate(before.genes)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nas_engine.controllers.advantages import Scoring
 from nas_engine.options import Options
+from nas_engine.scores import Scoring
 
 _LearningRate = Annotated[float, Field(gt=0, description="step size of Adam")]
 _MaxGradNorm = Annotated[float, Field(gt=0, description="gradients are scaled down to this L2 norm")]
@@ -25,11 +25,26 @@ _FreeSamples = Annotated[
     int, Field(ge=0, description="most known architectures, drawn again while proposing, that an update learns from")
 ]
 _Replay = Annotated[
-    int, Field(ge=0, description="most earlier architectures that an update learns from again, drawn at random")
+    int,
+    Field(
+        ge=0, description="most known architectures, a quarter of them the best, to learn path consistency from; 0: off"
+    ),
+]
+_ReplaySteps = Annotated[int, Field(ge=1, description="gradient steps on path consistency an update")]
+_ReplayScale = Annotated[
+    float,
+    Field(gt=0, description="nats of log-probability that a deviation of score is worth in path consistency: exploits"),
+]
+_LikeliestOf = Annotated[
+    list[int],
+    Field(min_length=1, description="unseen draws of which the likeliest is proposed, one number after the other"),
 ]
 _Patience = Annotated[
     int,
-    Field(ge=0, description="evaluations without a new best after which the policy starts afresh elsewhere; 0: never"),
+    Field(
+        ge=0,
+        description="evaluations without a new best after which others than the best so far are imitated; 0: never",
+    ),
 ]
 _HiddenSize = Annotated[int, Field(ge=1, description="size of the LSTM state")]
 _EmbeddingSize = Annotated[int, Field(ge=1, description="size of the LSTM's input embeddings")]
@@ -56,6 +71,9 @@ class ReinforceOptions(Options):
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
     replay: _Replay = 0
+    replay_steps: _ReplaySteps = 4
+    replay_scale: _ReplayScale = 4.0
+    likeliest_of: _LikeliestOf = [1]  # noqa: RUF012
     patience: _Patience = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
@@ -85,6 +103,9 @@ class PPOOptions(Options):
     self_imitation_size: _ImitationSize = 8
     free_samples: _FreeSamples = 0
     replay: _Replay = 0
+    replay_steps: _ReplaySteps = 4
+    replay_scale: _ReplayScale = 4.0
+    likeliest_of: _LikeliestOf = [1]  # noqa: RUF012
     patience: _Patience = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32

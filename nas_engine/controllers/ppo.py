@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nas_engine.controllers.advantages import FloatArray, explained_variance, generalised_advantages
+from nas_engine.controllers.advantages import explained_variance, generalised_advantages
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.learner import Learner, approx_kl, finite
 from nas_engine.controllers.lstm import Rollout
 from nas_engine.controllers.options import PPOOptions
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 
@@ -63,9 +64,10 @@ class PPOController:
         earned[:, -1] = torch.as_tensor(scores, dtype=torch.float32)
         advantages = generalised_advantages(earned, before.values, self.options.gamma, self.options.gae_lambda)
         returns = advantages + before.values
-        if self.options.normalise_advantages:
+        if self.options.normalise_advantages and len(genes) > 1:  # of a single episode, only the sign would be lost
             advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
         last_step = self._learn(before, advantages, returns)
+        self._learner.rehearse()
         return finite(
             {
                 **self._learner.finish(before),

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from nas_engine.controllers.advantages import FloatArray, ranks
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.options import PPOOptions
 from nas_engine.controllers.ppo import PPOController
 from nas_engine.options import Options
+from nas_engine.scores import FloatArray, log_rank_scores, ranks
 from nas_engine.spaces.base import SearchSpace
-from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
+from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.types import Architecture, StateDict
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas_engine.controllers.advantages import FloatArray
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.types import Architecture, StateDict
 
 Genes = tuple[int, ...]
+LogProbs = Callable[[Tensor], Tensor]
+IntArray = npt.NDArray[np.int64]
 
-_DRAWS = (64, 128, 256)  # one round after the other, until enough is found
+_DRAWS = (32, 32, 64, 128, 256)  # one round after the other, until enough is found
 _BEST_WITH_NEIGHBOURS = 32
 
 
@@ -48,15 +51,26 @@ class Proposer:
         repeated_share: share of the draws of the last call of `propose` that were known already.
     """
 
-    def __init__(self, space: SearchSpace, policy: ArchitecturePolicy, seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        policy: ArchitecturePolicy,
+        seed: int,
+        likeliest_of: Sequence[int] = (1,),
+        log_probs: LogProbs = lambda genes: torch.zeros(len(genes)),
+    ) -> None:
         """Start with nothing seen.
 
         Args:
             space: where architectures come from.
             policy: drawn from; whoever owns it trains it.
             seed: of all draws.
+            likeliest_of: number of unseen draws of which the likeliest is proposed, one after the other; with 1 the
+                proposals are distributed as the draws are.
+            log_probs: of genes [n, decisions] under the policy, [n]; asked where there is more than one draw.
         """
         self.space, self.policy = space, policy
+        self._likeliest_of, self._log_probs = tuple(likeliest_of), log_probs
         self.seen = SeenArchitectures(space)
         self.repeated_share = 0.0
         self._drawn: dict[Architecture, Genes] = {}
@@ -106,17 +120,16 @@ class Proposer:
         self._redrawn = []
         return torch.tensor(samples, dtype=torch.long), np.array(sampled, dtype=np.float64)
 
-    def replay(self, count: int, since: int = 0) -> tuple[Tensor, FloatArray]:
-        """At most `count` known architectures, drawn without repetition: genes int64 [n, decisions], rewards [n].
+    def replay(self, scores: FloatArray, count: int) -> IntArray:
+        """Positions of at most `count` known architectures: the best quarter of them, and others at random.
 
         Args:
-            count: most architectures.
-            since: number of the earliest known architectures that are left out.
+            scores: of all known, [n].
+            count: most positions.
         """
-        known = list(self.seen.rewards.items())[since:]
-        chosen = [known[index] for index in self._rng.permutation(len(known))[:count]]
-        genes = torch.from_numpy(self.space.genes([architecture for architecture, _ in chosen]))
-        return genes, np.array([reward for _, reward in chosen], dtype=np.float64)
+        order = np.argsort(-scores, kind="stable")
+        best, others = np.split(order, [count // 4])
+        return np.concatenate([best, self._rng.permutation(others)[: count - len(best)]])
 
     def best(self, count: int, since: int = 0) -> list[Architecture]:
         """The `count` architectures of the highest rewards known, best first, earlier ones first among equals.
@@ -151,20 +164,34 @@ class Proposer:
         self._rng.bit_generator.state = json.loads(state["rng"])
 
     def _from_policy(self, n: int) -> list[Architecture]:
+        draws = itertools.chain.from_iterable(map(self._draws, _DRAWS))
         found: list[Architecture] = []
-        repeated = 0
-        for genes in itertools.chain.from_iterable(map(self._draws, _DRAWS)):
-            if len(found) == n:
+        unseen: dict[Architecture, Genes] = {}
+        drawn = repeated = 0
+        while len(found) < n:
+            of = self._likeliest_of[(len(self.seen.rewards) + len(self.seen.waiting)) % len(self._likeliest_of)]
+            while len(unseen) < of and (genes := next(draws, None)) is not None:
+                drawn += 1
+                canonical = self._canonical(genes)
+                if canonical in self.seen:
+                    repeated += 1
+                    self._redrawn.append(genes)
+                else:
+                    unseen.setdefault(canonical, genes)
+            if not unseen:
                 break
-            canonical = self.seen.claim(Architecture(self.space.name, genes))
-            if canonical is None:
-                repeated += 1
-                self._redrawn.append(genes)
-            else:
-                found.append(canonical)
-                self._drawn[canonical] = genes
-        self.repeated_share = repeated / max(repeated + len(found), 1)
+            chosen = self._likeliest(unseen)
+            self._drawn[chosen] = unseen.pop(chosen)
+            self.seen.claim(chosen)
+            found.append(chosen)
+        self.repeated_share = repeated / max(drawn, 1)
         return found
+
+    def _likeliest(self, unseen: dict[Architecture, Genes]) -> Architecture:
+        if len(unseen) == 1:
+            return next(iter(unseen))
+        log_probs = self._log_probs(torch.tensor(list(unseen.values())))
+        return list(unseen)[int(log_probs.argmax())]
 
     def _draws(self, count: int) -> list[Genes]:
         return [tuple(row) for row in self.policy.sample(count, self._generator).tolist()]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from nas_engine.controllers.advantages import FloatArray, leave_one_out
+from nas_engine.controllers.advantages import leave_one_out
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.learner import Learner, finite
 from nas_engine.controllers.options import ReinforceOptions
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 
@@ -52,6 +53,7 @@ class ReinforceController:
         rollout, shared_loss = self._learner.evaluate(genes)
         policy_loss = -(advantages * rollout.log_probs.sum(dim=1)).mean()
         self._learner.step(policy_loss + shared_loss)
+        self._learner.rehearse()
         return finite(
             {
                 **self._learner.finish(before),

@@ -14,7 +14,6 @@ from gymnasium.vector import AutoresetMode
 from pydantic import Field
 from torch import Tensor
 
-from nas_engine.controllers.advantages import Scoring, score
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.learner import finite
 from nas_engine.controllers.proposing import Proposer
@@ -27,6 +26,7 @@ from nas_engine.controllers.sb3_agents import (
     Transitions,
 )
 from nas_engine.options import Options
+from nas_engine.scores import Scoring, score
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,7 +24,6 @@ Done = Callable[[int, int, str], None]
 """(seeds finished, seeds in all, method of the last)."""
 
 _BLOCK = 5
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,10 @@ class Benchmark:
     budget: Budget
 
     def settings(self, fingerprint: str) -> dict[str, Any]:
-        """What must be the same for results of an earlier run to count: table and budget."""
+        """What must be the same for results of an earlier run to count: table, budget, and options of a method."""
         options = self.description.model_dump(mode="json", exclude={"file", "joined", "published"})
-        return {"table": fingerprint, "description": options, "budget": asdict(self.budget)}
+        methods = {method.label: method.settings for method in self.methods}
+        return {"table": fingerprint, "description": options, "budget": asdict(self.budget), "methods": methods}
 
 
 def run_benchmark(
@@ -109,10 +108,7 @@ def _results(
         return
     # Spawned and not forked: a fork of a process whose libraries have started threads may hang.
     context = multiprocessing.get_context("spawn")
-    with (
-        _single_threaded_children(),
-        ProcessPoolExecutor(processes, context, start_worker, (benchmark.description,)) as pool,
-    ):
+    with ProcessPoolExecutor(processes, context, start_worker, (benchmark.description,)) as pool:
         waiting: set[Future[list[SeedResult]]] = set()
         try:
             waiting = {pool.submit(run_in_worker, method, seeds, benchmark.budget) for method, seeds in blocks}
@@ -126,21 +122,6 @@ def _results(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Numeric libraries read their number of threads from the environment when they are loaded."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -164,13 +145,20 @@ def _opened(
 
 
 def _read_record(record: Path, settings: dict[str, Any]) -> dict[tuple[str, int], SeedResult]:
+    """Finished seeds; `settings` take over the methods that only the record has."""
     try:
         lines = record.read_bytes().split(b"\n")[:-1]  # a line that a crash cut in half has no end
-        if not lines or json.loads(lines[0]) != json.loads(json.dumps(settings)):
-            raise ConfigError(
-                f"{str(record)!r} holds results of another table or budget: name another --out, or leave out --resume"
-            )
+        earlier = json.loads(lines[0]) if lines else {}
+        methods = earlier.pop("methods", {})
         found = [SeedResult(**json.loads(line)) for line in lines[1:]]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"cannot continue {str(record)!r} ({error}): leave out --resume") from error
+    wanted = json.loads(json.dumps(settings))
+    changed = sorted(
+        label for label, options in wanted.pop("methods").items() if methods.get(label, options) != options
+    )
+    if changed or earlier != wanted:
+        what = f"other options of {changed[0]!r}" if changed else "another table or budget"
+        raise ConfigError(f"{str(record)!r} holds results of {what}: name another --out, or leave out --resume")
+    settings["methods"] = {**methods, **settings["methods"]}
     return {(result.method, result.seed): result for result in found}

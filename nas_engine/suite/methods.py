@@ -31,6 +31,12 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 1
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that its results depend on, defaults included; plain values for JSON."""
+        options = component("controller", {"name": self.controller, **self.options}).options
+        return {"controller": self.controller, "options": options.model_dump(mode="json"), "batch": self.batch}
+
     def build(self, space: SearchSpace, seed: int) -> Any:
         """A fresh controller of `space`."""
         chosen = component("controller", {"name": self.controller, **self.options})
@@ -38,7 +44,16 @@ class Method:
 
 
 # Chosen on the reward val12_cifar10 of NAS-Bench-201 alone, as all settings here and the defaults of ppo-model.
-_FEW_EVALUATIONS = {"replay": 32, "self_imitation_weight": 0.5, "patience": 40}
+_FEW_EVALUATIONS = {
+    "replay": 48,
+    "learning_rate": 0.01,
+    "self_imitation_weight": 0.1,
+    "self_imitation_size": 1,
+    "likeliest_of": [16, 1],
+    "patience": 25,
+    "hidden_size": 24,
+    "embedding_size": 16,
+}
 
 # One line a method. Methods that learn from single rewards are asked for one architecture at a time.
 _METHODS = (
@@ -50,8 +65,8 @@ _METHODS = (
     Method("thompson", "thompson"),
     Method("gp", "gp"),
     Method("reinforce-published", "reinforce-published"),
-    Method("reinforce", "reinforce", _FEW_EVALUATIONS, batch=2),
-    Method("ppo", "ppo", _FEW_EVALUATIONS, batch=2),
+    Method("reinforce", "reinforce", _FEW_EVALUATIONS),
+    Method("ppo", "ppo", {**_FEW_EVALUATIONS, "epochs": 1}),
     Method("ppo-model", "ppo-model"),
 )
 METHODS: Mapping[str, Method] = {method.label: method for method in _METHODS}

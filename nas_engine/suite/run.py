@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.methods import Method
@@ -186,7 +187,8 @@ def _seed_of(method: Method, seed: int) -> int:
 
 
 def _use_one_thread() -> None:
-    """PyTorch, where a controller has loaded it: the networks are too small to be shared between threads."""
+    """Of what a controller has loaded: its matrices are too small to share, and sums depend on how they are split."""
+    threadpool_limits(1)
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
 import math
 import platform
 import statistics
@@ -33,10 +35,10 @@ def summarise(benchmark: Benchmark, space: TableSpace, results: Sequence[SeedRes
         "optimum": table.reward_of(space.optimum),
         "merge_isomorphic": description.merge_isomorphic,
         "budget": asdict(benchmark.budget),
-        "methods": {
-            m.label: {"controller": m.controller, "options": m.options, "batch": m.batch} for m in benchmark.methods
-        },
+        "methods": {method.label: method.settings for method in benchmark.methods},
         "description": settings,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "nas_engine": importlib.metadata.version("nas-engine"),
         "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
         "rows": [
             row(method.label, [r for r in results if r.method == method.label], description.reported)

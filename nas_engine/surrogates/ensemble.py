@@ -8,28 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-import scipy.stats
 
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.features import features_of
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 LENGTH_SCALES = (0.7, 1.0, 1.4)
 _GENES_WEIGHT, _PATHS_WEIGHT, _SUMMARY_WEIGHT, _CONSTANT_WEIGHT = 0.3, 0.3, 1.0, 1.0
 _NOISE = 0.02
-
-
-def log_rank_scores(rewards: FloatArray) -> FloatArray:
-    """Rewards [n] as scores with mean 0 and deviation 1: minus the logarithm of the rank, the best being first.
-
-    Any increasing transformation of the rewards gives the same scores, and differences among the best count most:
-    a model of them need not spend itself on how bad the bad ones are. Equal rewards share their mean rank.
-    """
-    scores = -np.log(scipy.stats.rankdata(-rewards) - 0.5)
-    centred: FloatArray = scores - scores.mean()
-    return centred / max(float(centred.std()), 1e-9)
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ class Table:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal genes, rewards, reports and costs."""
+        """Equal for equal genes, rewards, reports, costs and known metrics."""
         digest = hashlib.sha256()
-        for array in (self.genes, self.rewards, self.reports, self.costs):
+        for array in (self.genes, self.rewards, self.reports, self.costs, self.known):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 

@@ -8,10 +8,11 @@ from scipy.stats import norm
 
 from nas_engine.baselines.gaussian_process import GaussianProcessController
 from nas_engine.baselines.random import RandomController
+from nas_engine.scores import log_rank_scores
 from nas_engine.spaces.mobilenet import MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Space
 from nas_engine.surrogates import candidates
-from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
+from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 from nas_engine.testing.controller_contract import ControllerContract
 from nas_engine.types import ImageShape

@@ -8,14 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_engine.controllers.advantages import (
-    explained_variance,
-    generalised_advantages,
-    leave_one_out,
-    ranks,
-    score,
-    standardised,
-)
+from nas_engine.controllers.advantages import explained_variance, generalised_advantages, leave_one_out
+from nas_engine.scores import ranks, score, standardised
 
 REWARDS = st.lists(st.integers(-1000, 1000), min_size=1, max_size=20).map(lambda r: np.array(r, dtype=np.float64))
 

@@ -12,12 +12,13 @@ import torch
 
 from nas_engine.controllers.ppo import PPOController, PPOOptions
 from nas_engine.controllers.ppo_model import PPOModelController, PPOModelOptions
+from nas_engine.scores import log_rank_scores
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.mobilenet import MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Space
 from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.spaces.table import TableSpace
-from nas_engine.surrogates.ensemble import RewardModel, log_rank_scores
+from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.tables.description import TableDescription, load_description
 from nas_engine.tables.table import load_table
 from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from nas_engine.controllers.lstm import LSTMPolicy
@@ -78,17 +79,56 @@ def test_best_is_sorted_and_keeps_the_earlier_of_equals():
     assert proposer.best(3) == [told[1], told[0], told[2]]
 
 
-def test_replayed_are_known_architectures_each_at_most_once():
+def test_a_replay_holds_the_best_and_others_each_at_most_once():
     proposer = make(MERGING)
-    assert len(proposer.replay(5)[0]) == 0
-    told = [MERGING.architecture(genes) for genes in ((1, 0, 0, 0), (2, 0, 0, 0), (2, 2, 0, 0), (0, 1, 0, 2))]
-    rewards = [0.3, 0.9, 0.5, 0.1]
-    proposer.collect(told, rewards, most_free=0)
-    known = {MERGING.canonical(a).genes: reward for a, reward in zip(told, rewards, strict=True)}
-    for count, expected in ((0, 0), (3, 3), (50, 4)):
-        genes, again = proposer.replay(count)
-        drawn = list(map(tuple, genes.tolist()))
-        assert len(drawn) == len(set(drawn)) == len(again) == expected
-        assert [known[row] for row in drawn] == again.tolist()
-    firsts = {tuple(proposer.replay(1)[0][0].tolist()) for _ in range(60)}
-    assert firsts == set(known)
+    scores = np.random.default_rng(0).permutation(40).astype(float)
+    for count in (0, 3, 8, 40, 100):
+        chosen = proposer.replay(scores, count)
+        assert len(set(chosen.tolist())) == len(chosen) == min(count, 40)
+        best = set(np.argsort(-scores)[: min(count, 40) // 4].tolist())
+        assert best <= set(chosen.tolist())
+    assert {int(proposer.replay(scores, 2)[0]) for _ in range(300)} == set(range(40))
+
+
+def test_the_likeliest_of_several_draws_is_proposed():
+    """Of many draws from a space of few architectures, the likeliest of all that are unseen is found each time."""
+    space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
+    policy = make(space).policy
+    with torch.no_grad():
+        policy.logit_bias.copy_(torch.tensor([[0.3, 1.0, 0.0], [0.0, 0.4, 0.9]]))
+
+    def log_probs(genes: torch.Tensor) -> torch.Tensor:
+        return policy.evaluate(genes).log_probs.detach().sum(dim=1)
+
+    def order(of: int) -> list[tuple[int, ...]]:
+        proposer = Proposer(space, policy, 0, [of], log_probs)
+        return [architecture.genes for _ in range(9) for architecture in proposer.propose(1)]
+
+    every = [architecture.genes for architecture in space]
+    likeliest_first = [every[i] for i in log_probs(torch.tensor(every)).argsort(descending=True)]
+    assert order(9) == likeliest_first
+    assert order(1) != likeliest_first
+    assert sorted(order(1)) == sorted(every)
+
+
+def test_numbers_of_draws_take_turns():
+    """1 draw, then as many as there are architectures: every second proposal is the likeliest of what is left."""
+    space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
+    policy = make(space).policy
+    with torch.no_grad():
+        policy.logit_bias.copy_(torch.tensor([[0.3, 1.0, 0.0], [0.0, 0.4, 0.9]]))
+
+    def log_probs(genes: torch.Tensor) -> torch.Tensor:
+        return policy.evaluate(genes).log_probs.detach().sum(dim=1)
+
+    left = [architecture.genes for architecture in space]
+    proposer = Proposer(space, policy, 3, [1, 9], log_probs)
+    any_other = False
+    for step in range(9):
+        [proposed] = proposer.propose(1)
+        likeliest = left[int(log_probs(torch.tensor(left)).argmax())]
+        assert step % 2 == 0 or proposed.genes == likeliest
+        any_other |= proposed.genes != likeliest
+        left.remove(proposed.genes)
+        proposer.collect([proposed], [0.0], most_free=0)
+    assert any_other

@@ -89,6 +89,26 @@ def test_an_interrupted_benchmark_goes_on(described: str, tmp_path: Path, capsys
     assert "another table or budget" in refused(capsys, *arguments[:4], 30, *arguments[5:], "--seeds", 6, "--resume")
 
 
+def test_an_interrupted_benchmark_takes_in_other_methods_but_no_other_options(
+    described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record of a release whose defaults were others is not continued."""
+    record = tmp_path / "r.seeds.jsonl"
+    arguments = [described, "--seeds", 3, "--budget-evaluations", 20, "--processes", 1, "--out", tmp_path / "r.json"]
+    benchmark(*arguments, "--methods", "random,evolution")
+    first = records(record)
+    benchmark(*arguments, "--methods", "random,local-search", "--resume")
+    assert all(line in records(record) for line in first)
+    benchmark(*arguments, "--methods", "random,local-search,evolution", "--resume")
+    settings, *lines = record.read_text().splitlines(keepends=True)
+    assert len(lines) == 9
+    changed = json.loads(settings)
+    changed["methods"]["evolution"]["options"]["sample_size"] = 4
+    record.write_text(json.dumps(changed) + "\n" + "".join(lines))
+    capsys.readouterr()
+    assert "other options of 'evolution'" in refused(capsys, *arguments, "--methods", "random,evolution", "--resume")
+
+
 def test_published_rows_stand_beside_ours(described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "others.csv").write_text("name,seconds,acc,sd,where\nTheirs,600,97.5,0.5,a|b\nBare,,96,,\n")
     text = Path(described).read_text()
