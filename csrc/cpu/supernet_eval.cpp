@@ -374,7 +374,7 @@ void supernet_eval_cpu(const Program& program, const ScoreRequest& request, cons
     PathScorer scorer(program, request);
     for (int64_t path = 0; path < request.paths; ++path) {
         float* logits = scores.logits ? scores.logits + path * request.images.count * program.head.classes : nullptr;
-        scorer.score(request.genes + path * program.decisions, scores.loss + path, scores.correct + path, logits);
+        scorer.score(request.genes + path * program.decisions(), scores.loss + path, scores.correct + path, logits);
     }
 }
 

@@ -25,6 +25,7 @@ PlanKind plan_kind(const ProgramTerm& term) {
 // What the path makes of a node of the program.
 struct NodeUse {
     std::vector<int64_t> terms;  // that exist on this path, by index in the program
+    int64_t zero_of = kNone;     // there are none, and it is zero times this node
     int64_t same_as = kNone;     // the node whose feature map this one is: itself, or the one it copies
     bool exists = false;
     bool reads_raw = false;        // something needs it as it is ...
@@ -82,6 +83,8 @@ class PlanBuilder {
             }
             mine.exists = !(mine.terms.empty() && node(i).optional);
             mine.same_as = i;
+            const int64_t zero_of = node(i).zero_of;
+            if (mine.terms.empty() && zero_of != kNone && use(zero_of).exists) mine.zero_of = use(zero_of).same_as;
             if (mine.terms.size() == 1 && !node(i).relu6) {
                 const ProgramTerm& only = term(mine.terms[0]);
                 const bool copies = only.kind == static_cast<int64_t>(TermKind::kIdentity) && !only.rectified;
@@ -96,6 +99,11 @@ class PlanBuilder {
         use(head).last_reader = static_cast<int64_t>(uses_.size());
         for (int64_t i = static_cast<int64_t>(uses_.size()) - 1; i > 0; --i) {
             if (!is_computed(i)) continue;
+            if (use(i).zero_of != kNone) {
+                NodeUse& source = use(use(i).zero_of);
+                source.reads_raw = true;
+                source.last_reader = std::max(source.last_reader, i);
+            }
             for (const int64_t t : use(i).terms) {
                 NodeUse& source = use(use(term(t).source).same_as);
                 (term(t).rectified ? source.reads_rectified : source.reads_raw) = true;
@@ -211,6 +219,10 @@ class PlanBuilder {
                 temporary.push_back(add_measured(index, terms.back()));
                 terms.back() = {PlanKind::kScaled, 1, 1, 0, temporary.back(), step.channels, 0, kNone, term(t).norm};
             }
+        }
+        if (use(index).zero_of != kNone) {
+            const int64_t source = raw_values_[static_cast<size_t>(use(index).zero_of)];
+            terms.push_back({PlanKind::kZero, 1, 1, 0, source, step.channels, 0, kNone, kNone});
         }
         separate_winograd(index, terms, temporary);
         step.winograd = !terms.empty() && terms[0].kind == PlanKind::kWinograd;

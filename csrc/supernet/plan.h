@@ -30,7 +30,7 @@ struct PlanValue {
     }  // of pixel (0, 0), from the start of the value
 };
 
-enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled };
+enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled, kZero };
 
 struct PlanTerm {
     PlanKind kind;

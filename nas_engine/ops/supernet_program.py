@@ -14,7 +14,7 @@ from torch import Tensor, nn
 IntArray = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 NONE = -1
-"""No weight, no norm, no decision."""
+"""No weight, no norm, no decision, no node."""
 
 
 class TermKind(IntEnum):
@@ -59,6 +59,8 @@ class Node:
     Attributes:
         optional: without terms on a path the node does not exist there and terms that read it vanish; a node that
             is not optional is zeros then.
+        zero_of: an earlier node of the same shape: where this node has no terms it is 0.0 times that one, so that a
+            NaN or an infinity there is not lost; None: plain zeros. Not for optional nodes.
     """
 
     channels: int
@@ -67,6 +69,7 @@ class Node:
     terms: tuple[Term, ...] = ()
     relu6: bool = False
     optional: bool = False
+    zero_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class SupernetProgram:
     Attributes:
         nodes: feature maps; node 0 is the image and has no terms.
         head: turns the last feature map into logits.
-        decisions: number of genes.
+        choices: number of choices of each decision; a gene is below it.
         tables: the same as native code takes it.
         described: what native code was told last, by where the weights were then; they are checked only when they
             have moved.
@@ -93,13 +96,18 @@ class SupernetProgram:
 
     nodes: tuple[Node, ...]
     head: Head
-    decisions: int
+    choices: tuple[int, ...]
     tables: ProgramTables = field(init=False, repr=False)
     described: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Collect the numbers that do not change when the weights do."""
         object.__setattr__(self, "tables", ProgramTables.of(self))
+
+    @property
+    def decisions(self) -> int:
+        """Number of genes of a path."""
+        return len(self.choices)
 
     @property
     def norms(self) -> tuple[nn.BatchNorm2d, ...]:
@@ -133,7 +141,7 @@ class ProgramTables:
     """A program as native code takes it, without addresses: these are looked up at each call.
 
     Attributes:
-        nodes: int64 [nodes, 7], columns as in ``ProgramNode`` of ``csrc/ops/supernet_eval.h``.
+        nodes: int64 [nodes, 8], columns as in ``ProgramNode`` of ``csrc/ops/supernet_eval.h``.
         terms: int64 [terms, 9], columns as in ``ProgramTerm``.
         convolutions: in the order of the terms' weight indices.
         norms: in the order of the terms' norm indices.
@@ -152,7 +160,10 @@ class ProgramTables:
         norms = _distinct([*(term.norm for term in terms), program.head.norm])
         firsts = np.cumsum([0, *(len(node.terms) for node in program.nodes)])
         node_rows = [
-            (int(first), len(node.terms), node.channels, node.height, node.width, node.relu6, node.optional)
+            (
+                *(int(first), len(node.terms), node.channels, node.height, node.width, node.relu6, node.optional),
+                NONE if node.zero_of is None else node.zero_of,
+            )
             for first, node in zip(firsts, program.nodes, strict=False)
         ]
         of_convolution, of_norm = _numbers(convolutions), _numbers(norms)
@@ -165,7 +176,7 @@ class ProgramTables:
             for term in terms
         ]
         return ProgramTables(
-            np.array(node_rows, dtype=np.int64).reshape(-1, 7),
+            np.array(node_rows, dtype=np.int64).reshape(-1, 8),
             np.array(term_rows, dtype=np.int64).reshape(-1, 9),
             tuple(convolutions),
             tuple(norms),
