@@ -27,19 +27,25 @@ struct Tile {
         for (int64_t row = 0; row < rows.count; ++row, window += term.source.pitch) {
             const float* pixel = window;
             for (int64_t column = 0; column < columns.count; ++column, pixel += term.source.padded) {
-                _Pragma("GCC unroll 2") for (int64_t input = 0; input < term.inputs; ++input, weights += V * L) {
-                    Vector<L> weight[V];
-                    NAS_ENGINE_UNROLL
-                    for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
-                    NAS_ENGINE_UNROLL
-                    for (int p = 0; p < P; ++p) {
-                        const Vector<L> value = broadcast<L>(pixel[p * term.source.step + input]);
-                        NAS_ENGINE_UNROLL
-                        for (int v = 0; v < V; ++v) sums[p][v] += value * weight[v];
-                    }
-                }
+                add_inputs(pixel, term.source.step, weights, term.inputs);
+                weights += V * L * term.inputs;
             }
             weights += (term.kernel - columns.count) * taps;
+        }
+    }
+
+    // One tap of a convolution: each neighbour's inputs times `weights` [inputs, V * L].
+    NAS_ENGINE_INLINE void add_inputs(const float* pixel, int64_t step, const float* weights, int64_t inputs) {
+        _Pragma("GCC unroll 2") for (int64_t input = 0; input < inputs; ++input, weights += V * L) {
+            Vector<L> weight[V];
+            NAS_ENGINE_UNROLL
+            for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
+            NAS_ENGINE_UNROLL
+            for (int p = 0; p < P; ++p) {
+                const Vector<L> value = broadcast<L>(pixel[p * step + input]);
+                NAS_ENGINE_UNROLL
+                for (int v = 0; v < V; ++v) sums[p][v] += value * weight[v];
+            }
         }
     }
 

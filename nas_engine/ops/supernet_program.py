@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
@@ -116,9 +116,19 @@ class SupernetProgram:
 
     def places(self) -> Hashable:
         """Changes whenever one of the tensors moves, or changes its dtype or shape; not when its numbers change."""
-        tensors = [tensor for _, tensor, _ in self.tensors()]
-        places = [None if t is None else (t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
-        return tuple(places), tuple(norm.eps for norm in self.tables.norms)
+        places: list[Hashable] = []
+        for convolution in self.tables.convolutions:
+            places.append(_place(_member(convolution, convolution._parameters, "weight")))
+        for norm in self.tables.norms:
+            parameters, buffers = norm._parameters, norm._buffers
+            for members, name in (
+                *((parameters, "weight"), (parameters, "bias")),
+                *((buffers, "running_mean"), (buffers, "running_var")),
+            ):
+                places.append(_place(_member(norm, members, name)))
+            places.append(norm.eps)
+        places += [_place(self.head.linear.weight), _place(self.head.linear.bias)]
+        return tuple(places)
 
     def tensors(self) -> Iterable[tuple[str, Tensor | None, tuple[int | None, ...]]]:
         """(name, tensor, shape it must have) of everything whose address native code gets."""
@@ -134,6 +144,16 @@ class SupernetProgram:
         linear = self.head.linear
         yield "head weight", linear.weight, (None, None)
         yield "head bias", linear.bias, (len(linear.weight),)
+
+
+def _member(layer: nn.Module, members: Mapping[str, Tensor | None], name: str) -> Tensor | None:
+    # `layer.weight` would take three times as long, at each call and for hundreds of tensors.
+    found: Tensor | None = members[name] if name in members else getattr(layer, name)
+    return found
+
+
+def _place(tensor: Tensor | None) -> Hashable:
+    return None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
