@@ -116,19 +116,12 @@ class SupernetProgram:
 
     def places(self) -> Hashable:
         """Changes whenever one of the tensors moves, or changes its dtype or shape; not when its numbers change."""
-        places: list[Hashable] = []
-        for convolution in self.tables.convolutions:
-            places.append(_place(_member(convolution, convolution._parameters, "weight")))
+        tensors = [_member(one, one._parameters, "weight") for one in self.tables.convolutions]
         for norm in self.tables.norms:
-            parameters, buffers = norm._parameters, norm._buffers
-            for members, name in (
-                *((parameters, "weight"), (parameters, "bias")),
-                *((buffers, "running_mean"), (buffers, "running_var")),
-            ):
-                places.append(_place(_member(norm, members, name)))
-            places.append(norm.eps)
-        places += [_place(self.head.linear.weight), _place(self.head.linear.bias)]
-        return tuple(places)
+            tensors += [_member(norm, norm._parameters, name) for name in ("weight", "bias")]
+            tensors += [_member(norm, norm._buffers, name) for name in ("running_mean", "running_var")]
+        tensors += [self.head.linear.weight, self.head.linear.bias]
+        return tuple(map(_place, tensors)), tuple(norm.eps for norm in self.tables.norms)
 
     def tensors(self) -> Iterable[tuple[str, Tensor | None, tuple[int | None, ...]]]:
         """(name, tensor, shape it must have) of everything whose address native code gets."""
