@@ -5,6 +5,7 @@
 
 #include <array>
 #include <stdexcept>
+#include <utility>
 
 #include "capabilities.h"
 #include "ops/cost_estimate.h"
@@ -35,7 +36,7 @@ using nas_engine::Statistics;
 
 namespace {
 
-constexpr int kInterface = 3;  // nas_engine/native.py holds the same number
+constexpr int kInterface = 4;  // nas_engine/native.py holds the same number
 
 using Address = std::uintptr_t;
 
@@ -134,14 +135,14 @@ std::vector<T> rows_at(Address address, int64_t count) {
 
 Program program(Address nodes, int64_t node_count, Address terms, int64_t term_count, Address weights,
                 int64_t weight_count, Address norms, int64_t norm_count, Address epsilons, Address head,
-                int64_t decisions) {
+                std::vector<int64_t> choices) {
     Program made{rows_at<ProgramNode>(nodes, node_count),
                  rows_at<ProgramTerm>(terms, term_count),
                  rows_at<ProgramWeight>(weights, weight_count),
                  rows_at<ProgramNorm>(norms, norm_count),
                  {at<const double>(epsilons), at<const double>(epsilons) + norm_count},
                  *at<const ProgramHead>(head),
-                 decisions};
+                 std::move(choices)};
     nas_engine::check_program(made);
     return made;
 }

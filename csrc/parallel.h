@@ -26,8 +26,12 @@ inline int64_t default_threads() {
 #endif
 }
 
-// body(index, thread) for 0..count-1, each thread a contiguous share. An exception of a thread is thrown here.
-template <typename Body>
+// Who takes which iterations: each thread a contiguous share, so that it meets the same ones again in the next loop; or
+// whoever is free the next one, so that nobody waits for long.
+enum class Schedule { kShares, kTurns };
+
+// body(index, thread) for 0..count-1. An exception of a thread is thrown here.
+template <Schedule kSchedule = Schedule::kShares, typename Body>
 void parallel_for(int64_t count, int64_t threads, const Body& body) {
     std::exception_ptr fault;
     std::atomic_flag has_fault = ATOMIC_FLAG_INIT;
@@ -40,15 +44,23 @@ void parallel_for(int64_t count, int64_t threads, const Body& body) {
     };
     threads = std::min(threads, count);
 #ifdef _OPENMP
-    if (threads > 1) {
+    if (threads > 1 && kSchedule == Schedule::kShares) {
 #pragma omp parallel for schedule(static) num_threads(static_cast<int>(threads))
+        for (int64_t i = 0; i < count; ++i) guarded(i, omp_get_thread_num());
+    } else if (threads > 1) {
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast<int>(threads))
         for (int64_t i = 0; i < count; ++i) guarded(i, omp_get_thread_num());
     } else
 #elif defined(__SANITIZE_THREAD__)
     if (threads > 1) {
         std::vector<std::thread> running;
+        std::atomic<int64_t> next{0};
         for (int64_t thread = 0; thread < threads; ++thread) {
-            running.emplace_back([&guarded, count, threads, thread] {
+            running.emplace_back([&guarded, &next, count, threads, thread] {
+                if (kSchedule == Schedule::kTurns) {
+                    for (int64_t i = next++; i < count; i = next++) guarded(i, thread);
+                    return;
+                }
                 for (int64_t i = thread * count / threads; i < (thread + 1) * count / threads; ++i) guarded(i, thread);
             });
         }

@@ -4,55 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <memory>
-#include <new>
 #include <stdexcept>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include "parallel.h"
+#include "supernet/buffer.h"
 #include "supernet/kernels.h"
+#include "supernet/packed_weights.h"
 #include "supernet/plan.h"
 
 namespace nas_engine {
 
 namespace {
-
-// Floats on page boundaries; grows, never shrinks. Large ones ask for huge pages: new memory is then much faster.
-class Buffer {
-  public:
-    float* floats(int64_t size) {
-        const size_t bytes = static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(float);
-        if (bytes > capacity_) {
-            memory_.reset();
-            capacity_ = 0;
-            memory_.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{kPage})));
-            capacity_ = bytes;
-#ifdef __linux__
-            madvise(memory_.get(), bytes / kPage * kPage, MADV_HUGEPAGE);  // where it cannot be had, nothing changes
-#endif
-        }
-        return memory_.get();
-    }
-
-    float* zeroed(int64_t size) {
-        float* memory = floats(size);
-        std::memset(memory, 0, static_cast<size_t>(size) * sizeof(float));
-        return memory;
-    }
-
-  private:
-    static constexpr size_t kPage = size_t{1} << 21;
-    struct Free {
-        void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{kPage}); }
-    };
-    std::unique_ptr<float, Free> memory_;
-    size_t capacity_ = 0;
-};
 
 constexpr int64_t kGroupFloats = int64_t{1} << 18;  // of the activations of a group of images: 1 MiB
 
@@ -75,6 +38,19 @@ ImageScore score_of(const std::vector<float>& logits, int64_t label) {
     return {finite ? loss : std::numeric_limits<double>::quiet_NaN(), static_cast<int64_t>(best) == label};
 }
 
+// Scale and shift of the norm before the classifier; empty: there is none.
+struct HeadAffine {
+    std::vector<float> scale, shift;
+};
+
+// A path whose norms have become part of its weights.
+struct FoldedPath {
+    PathPlan plan;
+    std::vector<float> own;             // biases
+    std::vector<const float*> weights;  // of each term
+    HeadAffine head;
+};
+
 class PathScorer {
   public:
     PathScorer(const Program& program, const ScoreRequest& request)
@@ -82,32 +58,25 @@ class PathScorer {
           request_(request),
           kernels_(kernels_of(request.level)),
           workspaces_(static_cast<size_t>(request.threads)),
-          image_scores_(static_cast<size_t>(request.images.count)) {}
+          unscaled_(program, nullptr) {}
 
-    void score(const int64_t* genes, double* loss, int64_t* correct, float* logits) {
-        switch (request_.statistics) {
-            case Statistics::kRunning:
-                score_folded(genes, running_statistics(program_), logits);
-                break;
-            case Statistics::kRecalibrated:
-                score_folded(genes, recalibrated(genes), logits);
-                break;
-            case Statistics::kBatch:
-                score_measured(genes, logits);
+    void score(const Scores& scores) {
+        if (request_.statistics == Statistics::kRunning) return score_running(scores);
+        for (int64_t path = 0; path < request_.paths; ++path) {
+            if (request_.statistics == Statistics::kBatch) {
+                score_measured(path, scores);
+            } else {
+                score_recalibrated(path, scores);
+            }
         }
-        double total = 0;
-        *correct = 0;
-        for (const ImageScore& image : image_scores_) {  // in order: the sum does not depend on the threads
-            total += image.loss;
-            *correct += image.correct;
-        }
-        *loss = total / static_cast<double>(image_scores_.size());
     }
 
   private:
     const PlanValue& value(const PathPlan& plan, int64_t index) const {
         return plan.values[static_cast<size_t>(index)];
     }
+
+    const int64_t* genes_of(int64_t path) const { return request_.genes + path * program_.decisions(); }
 
     // Images that go through the network together: enough to use weights again while they are in cache, few enough
     // that their activations stay there too.
@@ -116,36 +85,150 @@ class PathScorer {
         return std::clamp<int64_t>(kGroupFloats / plan.arena_size, 1, kMost);
     }
 
-    void score_folded(const int64_t* genes, const std::vector<NormStatistics>& statistics, float* logits) {
-        const PathPlan plan = make_plan(program_, genes, NormStyle::kFolded, kernels_.rules);
-        float* packed = packed_.zeroed(plan.packed_size);
-        pack(program_, plan, NormStyle::kFolded, statistics, packed);
-        const int64_t count = request_.images.count, group = group_size(plan);
-        std::vector<Arena> arenas;
-        for (Workspace& workspace : workspaces_) {
-            arenas.push_back(
-                {workspace.arena.floats(plan.arena_size * group), group, workspace.scratch.floats(plan.scratch_size)});
-            clear_borders(plan, arenas.back(), 0, group);
+    // The statistics are the same for all paths, and so are the folded weights: they are packed once.
+    void score_running(const Scores& scores) {
+        constexpr int64_t kPathsAtOnce = 64;
+        const std::vector<NormStatistics> statistics = running_statistics(program_);
+        PackedWeights weights(program_, &statistics);
+        for (int64_t first = 0; first < request_.paths; first += kPathsAtOnce) {
+            const int64_t count = std::min(kPathsAtOnce, request_.paths - first);
+            std::vector<PathPlan> plans(static_cast<size_t>(count));
+            parallel_for(count, request_.threads, [&](int64_t i, int64_t /*thread*/) {
+                plans[static_cast<size_t>(i)] =
+                    make_plan(program_, genes_of(first + i), NormStyle::kFolded, kernels_.rules);
+            });
+            weights.add(plans, request_.threads);
+            std::vector<FoldedPath> paths(plans.size());
+            for (size_t i = 0; i < plans.size(); ++i) {
+                paths[i] = {std::move(plans[i]), {}, {}, head_affine(statistics)};
+                paths[i].own = folded_biases(paths[i].plan, statistics);
+                paths[i].weights = weights.terms_of(paths[i].plan);
+            }
+            score_folded(paths, first, scores);
         }
-        const HeadAffine affine = head_affine(plan, statistics);
-        parallel_for((count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
-            const Arena& arena = arenas[static_cast<size_t>(thread)];
-            const int64_t first = index * group, size = std::min(group, count - first);
-            for (int64_t slot = 0; slot < size; ++slot) load_image(plan, request_.images, first + slot, arena, slot);
-            for (const PlanStep& step : plan.steps) kernels_.run_step(plan, step, packed, arena, 0, size);
-            for (int64_t slot = 0; slot < size; ++slot) score_image(plan, affine, first + slot, arena, slot, logits);
-        });
     }
 
-    void score_measured(const int64_t* genes, float* logits) {
-        if (request_.images.count == 0) return;
-        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.rules);
-        std::vector<NormStatistics> statistics(program_.norms.size());
-        const Arena arena = run_measured(plan, request_.images, statistics);
-        const HeadAffine affine = head_affine(plan, statistics);
-        parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-            score_image(plan, affine, image, arena, image, logits);
+    void score_recalibrated(int64_t path, const Scores& scores) {
+        const std::vector<NormStatistics> statistics = recalibrated(genes_of(path));
+        std::vector<FoldedPath> paths(1);
+        FoldedPath& one = paths[0];
+        one.plan = make_plan(program_, genes_of(path), NormStyle::kFolded, kernels_.rules);
+        one.own = folded_biases(one.plan, statistics);
+        one.head = head_affine(statistics);
+        one.weights = scaled_weights(one.plan, statistics);
+        score_folded(paths, path, scores);
+    }
+
+    // All biases of a path: sums of its norms' shifts.
+    std::vector<float> folded_biases(const PathPlan& plan, const std::vector<NormStatistics>& statistics) const {
+        std::vector<float> own(static_cast<size_t>(plan.own_size)), scale, shift;
+        for (const PlanStep& step : plan.steps) {
+            scale.resize(static_cast<size_t>(step.channels));
+            shift.resize(static_cast<size_t>(step.channels));
+            for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
+                const int64_t norm = plan.terms[static_cast<size_t>(i)].norm;
+                if (norm == kNone) continue;
+                norm_affine(program_, norm, statistics[static_cast<size_t>(norm)], step.channels, scale.data(),
+                            shift.data());
+                for (size_t c = 0; c < shift.size(); ++c) own[static_cast<size_t>(step.bias) + c] += shift[c];
+            }
+        }
+        return own;
+    }
+
+    // The weights of each term of a path times the scales of its own norms.
+    std::vector<const float*> scaled_weights(const PathPlan& plan, const std::vector<NormStatistics>& statistics) {
+        unscaled_.add({plan}, request_.threads);
+        std::vector<const float*> weights = unscaled_.terms_of(plan);
+        float* const scaled = scaled_.floats(plan.packed_size);
+        const int64_t count = static_cast<int64_t>(plan.steps.size());
+        parallel_for<Schedule::kTurns>(count, request_.threads, [&](int64_t index, int64_t /*thread*/) {
+            const PlanStep& step = plan.steps[static_cast<size_t>(index)];
+            std::vector<float> scale(static_cast<size_t>(step.padded), 1.0f), shift(scale.size());
+            for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
+                const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
+                if (term.weight == kNone || term.norm == kNone) continue;
+                norm_affine(program_, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels,
+                            scale.data(), shift.data());
+                const float*& place = weights[static_cast<size_t>(i)];
+                scale_weights(term, step, scale.data(), place, scaled + term.packed);
+                place = scaled + term.packed;
+            }
         });
+        return weights;
+    }
+
+    // Scores `paths`, of which the first one is path `first` of the request: whoever is free takes the next images.
+    void score_folded(const std::vector<FoldedPath>& paths, int64_t first, const Scores& scores) {
+        const int64_t images = request_.images.count;
+        std::vector<int64_t> first_groups{0};
+        int64_t floats = 0, scratch = 0;
+        for (const FoldedPath& path : paths) {
+            const int64_t group = group_size(path.plan);
+            first_groups.push_back(first_groups.back() + (images + group - 1) / group);
+            floats = std::max(floats, path.plan.arena_size * group);
+            scratch = std::max(scratch, path.plan.scratch_size);
+        }
+        for (Workspace& workspace : workspaces_) workspace.path = kNone;
+        image_scores_.resize(paths.size() * static_cast<size_t>(images));
+        parallel_for<Schedule::kTurns>(first_groups.back(), request_.threads, [&](int64_t index, int64_t thread) {
+            const auto next = std::upper_bound(first_groups.begin(), first_groups.end(), index);
+            const int64_t path = next - first_groups.begin() - 1;
+            const FoldedPath& folded = paths[static_cast<size_t>(path)];
+            Workspace& workspace = workspaces_[static_cast<size_t>(thread)];
+            const int64_t group = group_size(folded.plan);
+            const Arena arena{workspace.arena.floats(floats), group, workspace.scratch.floats(scratch)};
+            if (workspace.path != path) clear_borders(folded.plan, arena, 0, std::min(group, images));
+            workspace.path = path;
+            score_group(folded, first + path, arena, (index - first_groups[static_cast<size_t>(path)]) * group, scores,
+                        image_scores_.data() + path * images);
+        });
+        for (size_t i = 0; i < paths.size(); ++i) {
+            add_up(image_scores_.data() + static_cast<int64_t>(i) * images, first + static_cast<int64_t>(i), scores);
+        }
+    }
+
+    void score_group(const FoldedPath& path, int64_t index, const Arena& arena, int64_t first, const Scores& scores,
+                     ImageScore* image_scores) const {
+        const int64_t size = std::min(arena.slots, request_.images.count - first);
+        for (int64_t slot = 0; slot < size; ++slot) load_image(path.plan, request_.images, first + slot, arena, slot);
+        const PackedPath packed{path.own.data(), path.weights.data()};
+        for (const PlanStep& step : path.plan.steps) kernels_.run_step(path.plan, step, packed, arena, 0, size);
+        for (int64_t slot = 0; slot < size; ++slot) {
+            image_scores[first + slot] =
+                score_image(path.plan, path.head, first + slot, arena, slot, logits_of(scores, index));
+        }
+    }
+
+    float* logits_of(const Scores& scores, int64_t path) const {
+        return scores.logits ? scores.logits + path * request_.images.count * program_.head.classes : nullptr;
+    }
+
+    // In order: the sum does not depend on the threads.
+    void add_up(const ImageScore* image_scores, int64_t path, const Scores& scores) const {
+        double total = 0;
+        int64_t correct = 0;
+        for (int64_t image = 0; image < request_.images.count; ++image) {
+            total += image_scores[image].loss;
+            correct += image_scores[image].correct;
+        }
+        scores.loss[path] = total / static_cast<double>(request_.images.count);
+        scores.correct[path] = correct;
+    }
+
+    void score_measured(int64_t path, const Scores& scores) {
+        image_scores_.resize(static_cast<size_t>(request_.images.count));
+        if (request_.images.count > 0) {
+            const PathPlan plan = make_plan(program_, genes_of(path), NormStyle::kMeasured, kernels_.rules);
+            std::vector<NormStatistics> statistics(program_.norms.size());
+            const Arena arena = run_measured(plan, request_.images, statistics);
+            const HeadAffine affine = head_affine(statistics);
+            parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
+                image_scores_[static_cast<size_t>(image)] =
+                    score_image(plan, affine, image, arena, image, logits_of(scores, path));
+            });
+        }
+        add_up(image_scores_.data(), path, scores);
     }
 
     // What the norms of the path hold after all calibration batches: averages of the batches' means and unbiased
@@ -177,23 +260,24 @@ class PathScorer {
     // All images through the path in training mode; `statistics` gets mean and biased variance of each norm it meets.
     // Returns the arena, with as many slots as images.
     Arena run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
-        float* packed = packed_.zeroed(plan.packed_size);
-        pack(program_, plan, NormStyle::kMeasured, {}, packed);
+        unscaled_.add({plan}, request_.threads);
+        const std::vector<const float*> weights = unscaled_.terms_of(plan);
+        std::vector<float> own(static_cast<size_t>(plan.own_size));
+        const PackedPath packed{own.data(), weights.data()};
         measured_pixels_.assign(program_.norms.size(), 0);
         first_moments_.assign(program_.norms.size(), 0);
         const Arena all{batch_arena_.floats(plan.arena_size * images.count), images.count, nullptr};
-        std::vector<float*> scratch;
-        for (Workspace& workspace : workspaces_) scratch.push_back(workspace.scratch.floats(plan.scratch_size));
         parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
             clear_borders(plan, all, image, image + 1);
             load_image(plan, images, image, all, image);
         });
         for (const Phase& phase : phases_of(plan)) {
-            for (const PlanStep& step : phase) apply_norms(plan, step, statistics, packed);
+            for (const PlanStep& step : phase) apply_norms(plan, step, statistics, own.data());
             start_moments(plan, phase, images.count);
             const int64_t group = phase_group(plan, phase);
             parallel_for((images.count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
-                const Arena arena{all.base, all.slots, scratch[static_cast<size_t>(thread)]};
+                float* scratch = workspaces_[static_cast<size_t>(thread)].scratch.floats(plan.scratch_size);
+                const Arena arena{all.base, all.slots, scratch};
                 const int64_t first = index * group, last = std::min(first + group, images.count);
                 for (const PlanStep& step : phase) {
                     kernels_.run_step(plan, step, packed, arena, first, last);
@@ -247,14 +331,14 @@ class PathScorer {
 
     // Scales and bias of a step whose terms were measured before.
     void apply_norms(const PathPlan& plan, const PlanStep& step, const std::vector<NormStatistics>& statistics,
-                     float* packed) {
+                     float* own) {
         std::vector<float> shift(static_cast<size_t>(step.channels));
         for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
             const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
             if (term.kind != PlanKind::kScaled) continue;
             norm_affine(program_, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels,
-                        packed + term.packed, shift.data());
-            for (size_t c = 0; c < shift.size(); ++c) packed[step.bias + static_cast<int64_t>(c)] += shift[c];
+                        own + term.packed, shift.data());
+            for (size_t c = 0; c < shift.size(); ++c) own[step.bias + static_cast<int64_t>(c)] += shift[c];
         }
     }
 
@@ -320,22 +404,18 @@ class PathScorer {
         }
     }
 
-    struct HeadAffine {
-        std::vector<float> scale, shift;  // empty: the head has no norm
-    };
-
-    HeadAffine head_affine(const PathPlan& plan, const std::vector<NormStatistics>& statistics) const {
+    HeadAffine head_affine(const std::vector<NormStatistics>& statistics) const {
         if (program_.head.norm == kNone) return {};
-        const PlanValue& source = value(plan, plan.head);
-        HeadAffine affine{std::vector<float>(static_cast<size_t>(source.padded)),
-                          std::vector<float>(static_cast<size_t>(source.padded))};
-        norm_affine(program_, program_.head.norm, statistics[static_cast<size_t>(program_.head.norm)], source.channels,
+        const int64_t channels = program_.nodes[static_cast<size_t>(program_.head.node)].channels;
+        const size_t padded = static_cast<size_t>((channels + kLane - 1) / kLane * kLane);
+        HeadAffine affine{std::vector<float>(padded), std::vector<float>(padded)};
+        norm_affine(program_, program_.head.norm, statistics[static_cast<size_t>(program_.head.norm)], channels,
                     affine.scale.data(), affine.shift.data());
         return affine;
     }
 
-    void score_image(const PathPlan& plan, const HeadAffine& affine, int64_t image, const Arena& arena, int64_t slot,
-                     float* all_logits) {
+    ImageScore score_image(const PathPlan& plan, const HeadAffine& affine, int64_t image, const Arena& arena,
+                           int64_t slot, float* all_logits) const {
         const PlanValue& source = value(plan, plan.head);
         const ProgramHead& head = program_.head;
         std::vector<float> features(static_cast<size_t>(source.padded)), logits(static_cast<size_t>(head.classes));
@@ -350,8 +430,8 @@ class PathScorer {
             }
             logits[static_cast<size_t>(k)] = sum;
         }
-        image_scores_[static_cast<size_t>(image)] = score_of(logits, request_.labels[image]);
         if (all_logits) std::copy(logits.begin(), logits.end(), all_logits + image * head.classes);
+        return score_of(logits, request_.labels[image]);
     }
 
     const Program& program_;
@@ -359,9 +439,11 @@ class PathScorer {
     const Kernels& kernels_;
     struct Workspace {
         Buffer arena, scratch;
+        int64_t path = kNone;  // whose borders in the arena are zero
     };
     std::vector<Workspace> workspaces_;  // of each thread
-    Buffer packed_, batch_arena_;
+    PackedWeights unscaled_;             // of measured plans, and to be scaled for each recalibrated path
+    Buffer scaled_, batch_arena_;
     std::vector<int64_t> measured_pixels_;  // of each norm, in one image
     std::vector<float> moments_;            // of a phase; of each norm [images, 2, padded]: sum, squares around mean
     std::vector<int64_t> first_moments_;    // of each norm, where its own begin
@@ -371,11 +453,7 @@ class PathScorer {
 }  // namespace
 
 void supernet_eval_cpu(const Program& program, const ScoreRequest& request, const Scores& scores) {
-    PathScorer scorer(program, request);
-    for (int64_t path = 0; path < request.paths; ++path) {
-        float* logits = scores.logits ? scores.logits + path * request.images.count * program.head.classes : nullptr;
-        scorer.score(request.genes + path * program.decisions, scores.loss + path, scores.correct + path, logits);
-    }
+    PathScorer(program, request).score(scores);
 }
 
 }  // namespace nas_engine

@@ -191,8 +191,11 @@ struct DeviceTile {
             case PlanKind::kScaled:
                 add_scaled(window, load4(weights + place.channel), load4(weights + place.channel + 4));
                 break;
-            default:
-                add_scaled(window, make_float4(1, 1, 1, 1), make_float4(1, 1, 1, 1));
+            default: {
+                const float same = term.kind == PlanKind::kZero ? 0.0f : 1.0f;
+                const float4 scale = make_float4(same, same, same, same);
+                add_scaled(window, scale, scale);
+            }
         }
     }
 

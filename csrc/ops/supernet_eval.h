@@ -25,7 +25,8 @@ struct ProgramTerm {
 };
 
 // A feature map: the sum of its terms, then the activation. Sources come before the nodes that read them. Node 0 is
-// the image. `optional` nodes without terms do not exist and terms that read them vanish; others are zeros then.
+// the image. `optional` nodes without terms do not exist and terms that read them vanish; others are zeros then: those
+// of node `zero_of` times zero, so that a NaN is not lost.
 struct ProgramNode {
     int64_t first_term;
     int64_t terms;
@@ -34,6 +35,7 @@ struct ProgramNode {
     int64_t width;
     int64_t relu6;
     int64_t optional;
+    int64_t zero_of;  // index of a node of the same shape, or -1
 };
 
 struct ProgramWeight {
@@ -70,7 +72,9 @@ struct Program {
     std::vector<ProgramNorm> norms;
     std::vector<double> epsilons;  // of each norm
     ProgramHead head;
-    int64_t decisions;
+    std::vector<int64_t> choices;  // of each decision
+
+    int64_t decisions() const { return static_cast<int64_t>(choices.size()); }
 };
 
 // Throws std::invalid_argument, which names the first part that does not fit.
@@ -88,7 +92,7 @@ struct Images {
 };
 
 struct ScoreRequest {
-    const int64_t* genes;  // [paths, decisions]
+    const int64_t* genes;  // [paths, decisions], each below its choices
     int64_t paths;
     Images images;
     const int64_t* labels;            // [images], below the number of classes

@@ -103,7 +103,7 @@ DevicePlan make_device_plan(const Program& program, const int64_t* genes, int64_
     const KernelRules rules{block_rule, false};
     Joined joined;
     for (int64_t path = 0; path < paths; ++path) {
-        const PathPlan plan = make_plan(program, genes + path * program.decisions, style, rules);
+        const PathPlan plan = make_plan(program, genes + path * program.decisions(), style, rules);
         if (style == NormStyle::kMeasured) require_many_values(plan, division.images);
         joined.add(plan);
     }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "supernet/packed_weights.h"
 #include "supernet/plan.h"
 
 namespace nas_engine {
@@ -12,8 +13,8 @@ struct Kernels {
     const char* level;
     KernelRules rules;
     // Computes `step` for the images in slots first..last-1.
-    void (*run_step)(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
-                     int64_t last);
+    void (*run_step)(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena,
+                     int64_t first, int64_t last);
     // Sum over pixels [padded] of the value, then of squared differences from the image's own mean [padded].
     void (*moments)(const PlanValue& value, const Arena& arena, int64_t slot, float* sum, float* squares);
     // Mean over pixels of max(scale x + shift, 0), or of x where scale is null; [padded].

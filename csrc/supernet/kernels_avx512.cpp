@@ -24,7 +24,7 @@ void run_view(const StepView& view, int64_t block, Rows rows) {
     if (channel < view.padded) run_block<8, 1>(view, channel, rows);
 }
 
-void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena, int64_t first,
               int64_t last) {
     if (step.winograd) {
         const auto multiply = [](int64_t block, auto... rest) {

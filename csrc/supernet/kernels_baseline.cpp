@@ -11,7 +11,7 @@ namespace {
 
 int64_t block_rule(int64_t /*padded*/, int64_t /*width*/) { return 8; }
 
-void run_step(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena, int64_t first,
               int64_t last) {
     if (step.winograd) {
         const auto multiply = [](int64_t /*block*/, auto... rest) { multiply_all<8, 1>(rest...); };

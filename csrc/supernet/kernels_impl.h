@@ -6,6 +6,7 @@ namespace nas_engine {
 namespace {
 
 #define NAS_ENGINE_INLINE inline __attribute__((always_inline))
+#define NAS_ENGINE_NOINLINE __attribute__((noinline))
 #define NAS_ENGINE_UNROLL _Pragma("GCC unroll 20")
 
 template <int L>
@@ -75,7 +76,11 @@ struct Target {
     int64_t step;  // floats between neighbours in a tile
 };
 
+// Steps of one term that have kernels of their own; such terms may be followed by an identity.
+enum class StepShape { kAny, kPointwise, kRowDepthwise };
+
 struct StepView {
+    StepShape shape;
     TermView terms[kMaxStepTerms];
     int64_t count;
     const float* bias;
@@ -104,9 +109,11 @@ struct Window {
 };
 
 #include "supernet/tile_impl.h"
+#include "supernet/tile_runs_impl.h"
 
+// Not inline, as other tiles: the compiler would keep what they share in the registers that the sums need.
 template <int L, int V, int P>
-void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
+NAS_ENGINE_NOINLINE void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
     Tile<L, V, P> tile;
     tile.start(step.bias + channel);
     const bool across_images = step.images > 0;
@@ -143,11 +150,28 @@ void run_tile(const StepView& step, int64_t y, int64_t x, int64_t channel) {
     tile.finish(step, y, x, channel);
 }
 
-using RunTile = void (*)(const StepView&, int64_t, int64_t, int64_t);
+// `count` tiles of row y, the first one at x, each `advance` pixels after the one before.
+template <int L, int V, int P>
+void run_tiles(const StepView& step, int64_t channel, int64_t y, int64_t x, int64_t count, int64_t advance) {
+    for (const int64_t end = x + count * advance; x < end; x += advance) {
+        switch (step.shape) {
+            case StepShape::kPointwise:
+                run_pointwise<L, V, P>(step, y, x, channel);
+                break;
+            case StepShape::kRowDepthwise:
+                run_row_depthwise<L, V, P>(step, y, x, channel);
+                break;
+            default:
+                run_tile<L, V, P>(step, y, x, channel);
+        }
+    }
+}
+
+using RunTiles = void (*)(const StepView&, int64_t, int64_t, int64_t, int64_t, int64_t);
 
 template <int L, int V, int P>
-void fill_tiles(RunTile* by_neighbours) {
-    by_neighbours[P - 1] = run_tile<L, V, P>;
+void fill_tiles(RunTiles* by_neighbours) {
+    by_neighbours[P - 1] = run_tiles<L, V, P>;
     if constexpr (P > 1) fill_tiles<L, V, P - 1>(by_neighbours);
 }
 
@@ -162,17 +186,19 @@ constexpr int most_neighbours(int vectors) { return kAccumulators / vectors < 12
 template <int L, int V>
 void run_block(const StepView& step, int64_t channel, Rows rows) {
     constexpr int kMost = most_neighbours(V);
-    RunTile by_neighbours[kMost];
+    RunTiles by_neighbours[kMost];
     fill_tiles<L, V, kMost>(by_neighbours);
     if (step.images) {
         for (int64_t y = rows.first; y < rows.last; ++y) {
-            for (int64_t x = 0; x < step.width; ++x) by_neighbours[step.images - 1](step, y, x, channel);
+            by_neighbours[step.images - 1](step, channel, y, 0, step.width, 1);
         }
         return;
     }
     const Shares shares(step.width, kMost);
+    const int64_t narrow = shares.narrow, wide = narrow + 1, others = shares.count - shares.wide;
     for (int64_t y = rows.first; y < rows.last; ++y) {
-        for (int64_t i = 0; i < shares.count; ++i) by_neighbours[shares.size(i) - 1](step, y, shares.first(i), channel);
+        if (shares.wide) by_neighbours[wide - 1](step, channel, y, 0, shares.wide, wide);
+        if (others) by_neighbours[narrow - 1](step, channel, y, shares.wide * wide, others, narrow);
     }
 }
 
@@ -193,20 +219,33 @@ NAS_ENGINE_INLINE void aim(StepView& view, const PathPlan& plan, const PlanStep&
     view.rectified = target(step.rectified);
 }
 
-StepView view_of(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t slot,
+StepShape shape_of(const StepView& view) {
+    if (view.count == 0 || view.count > 2) return StepShape::kAny;
+    const TermView& first = view.terms[0];
+    const bool is_pointwise = first.kind == PlanKind::kConvolution && first.kernel == 1;
+    if (is_pointwise && (view.count == 1 || view.terms[1].kind == PlanKind::kIdentity)) return StepShape::kPointwise;
+    const bool is_row = first.kind == PlanKind::kDepthwise && first.stride == 1 && view.images == 0 && view.count == 1;
+    const bool is_known = first.kernel == 3 || first.kernel == 5 || first.kernel == 7;
+    return is_row && is_known ? StepShape::kRowDepthwise : StepShape::kAny;
+}
+
+StepView view_of(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena, int64_t slot,
                  int64_t images) {
     StepView view;
     aim(view, plan, step, arena, slot, images);
     view.count = step.terms;
-    view.bias = packed + step.bias;
+    view.bias = packed.own + step.bias;
     for (int64_t i = 0; i < step.terms; ++i) {
         const PlanTerm& term = plan.terms.data()[step.first_term + i];
         const PlanValue& value = plan.values.data()[term.value];
         const int64_t neighbour = images ? value.size() : term.stride * value.padded;
         const Source source{
             address_of(value, arena, slot), value.pitch(), value.padded, value.height, value.width, neighbour};
-        view.terms[i] = {term.kind, term.kernel, term.stride, term.padding, term.inputs, packed + term.packed, source};
+        const float* weights =
+            term.kind == PlanKind::kScaled ? packed.own + term.packed : packed.terms[step.first_term + i];
+        view.terms[i] = {term.kind, term.kernel, term.stride, term.padding, term.inputs, weights, source};
     }
+    view.shape = shape_of(view);
     return view;
 }
 
@@ -215,7 +254,7 @@ constexpr int64_t kShortRow = 4;
 
 // RUN: (a view of one image, or of several; rows) -> computes them. `most`: images that one tile can hold.
 template <typename Run>
-void run_images(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
+void run_images(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena, int64_t first,
                 int64_t last, int64_t most, Run run_rows) {
     const auto run = [&](const StepView& view) {
         if (!step.by_rows) return run_rows(view, Rows{0, step.height});

@@ -25,6 +25,7 @@ PlanKind plan_kind(const ProgramTerm& term) {
 // What the path makes of a node of the program.
 struct NodeUse {
     std::vector<int64_t> terms;  // that exist on this path, by index in the program
+    int64_t zero_of = kNone;     // there are none, and it is zero times this node
     int64_t same_as = kNone;     // the node whose feature map this one is: itself, or the one it copies
     bool exists = false;
     bool reads_raw = false;        // something needs it as it is ...
@@ -56,8 +57,12 @@ class PlanBuilder {
         }
         plan_.head = raw_values_[static_cast<size_t>(head_node())];
         if (style_ == NormStyle::kMeasured && program_.head.norm != kNone) measure_head();
+        for (PlanTerm& placed : plan_.terms) {
+            if (placed.weight != kNone) placed.packed += own_;
+        }
         plan_.arena_size = arena_;
-        plan_.packed_size = packed_;
+        plan_.own_size = own_;
+        plan_.packed_size = own_ + weights_;
         plan_.scratch_size = scratch_;
         return std::move(plan_);
     }
@@ -82,6 +87,8 @@ class PlanBuilder {
             }
             mine.exists = !(mine.terms.empty() && node(i).optional);
             mine.same_as = i;
+            const int64_t zero_of = node(i).zero_of;
+            if (mine.terms.empty() && zero_of != kNone && use(zero_of).exists) mine.zero_of = use(zero_of).same_as;
             if (mine.terms.size() == 1 && !node(i).relu6) {
                 const ProgramTerm& only = term(mine.terms[0]);
                 const bool copies = only.kind == static_cast<int64_t>(TermKind::kIdentity) && !only.rectified;
@@ -96,6 +103,11 @@ class PlanBuilder {
         use(head).last_reader = static_cast<int64_t>(uses_.size());
         for (int64_t i = static_cast<int64_t>(uses_.size()) - 1; i > 0; --i) {
             if (!is_computed(i)) continue;
+            if (use(i).zero_of != kNone) {
+                NodeUse& source = use(use(i).zero_of);
+                source.reads_raw = true;
+                source.last_reader = std::max(source.last_reader, i);
+            }
             for (const int64_t t : use(i).terms) {
                 NodeUse& source = use(use(term(t).source).same_as);
                 (term(t).rectified ? source.reads_rectified : source.reads_raw) = true;
@@ -135,7 +147,7 @@ class PlanBuilder {
     void add_rectified_image() {
         PlanStep step = empty_step(0);
         step.rectified = rectified_values_[0] = allocate_value(0, uses_[0].border);
-        add_step(step, {PlanTerm{PlanKind::kIdentity, 1, 1, 0, plan_.input, node(0).channels, 0, kNone, kNone}});
+        add_step(step, {PlanTerm{PlanKind::kIdentity, 1, 1, 0, plan_.input, node(0).channels, 0, kNone, kNone, kNone}});
     }
 
     PlanStep empty_step(int64_t node_index) {
@@ -153,29 +165,25 @@ class PlanBuilder {
         }
         step.first_term = static_cast<int64_t>(plan_.terms.size());
         step.terms = static_cast<int64_t>(terms.size());
-        step.bias = packed_;
-        packed_ += step.padded;
+        step.bias = own_;
+        own_ += step.padded;
         if (step.winograd) {
             int64_t channels = step.block;
             for (const PlanTerm& added : terms) channels += plan_.values[static_cast<size_t>(added.value)].padded;
             scratch_ = std::max(scratch_, kFrequencies * kTilesAtOnce * channels);
         }
+        int64_t read = step.padded;
         for (PlanTerm added : terms) {
-            added.packed = packed_;
-            packed_ += packed_length(added, step);
+            const int64_t length = packed_length(added, step);
+            int64_t& end = added.kind == PlanKind::kScaled ? own_ : weights_;
+            added.packed = end;
+            end += length;
+            read += length;
             plan_.terms.push_back(added);
         }
         constexpr int64_t kHalfOfCache = 4096;  // floats; of a first-level cache of 32 KiB
-        step.by_rows = packed_ - step.bias <= kHalfOfCache;
+        step.by_rows = read <= kHalfOfCache;
         plan_.steps.push_back(step);
-    }
-
-    static int64_t packed_length(const PlanTerm& term, const PlanStep& step) {
-        const int64_t taps = int64_t{term.kernel} * term.kernel;
-        if (term.kind == PlanKind::kConvolution) return taps * term.inputs * step.padded;
-        if (term.kind == PlanKind::kWinograd) return kFrequencies * term.inputs * step.padded;
-        if (term.kind == PlanKind::kDepthwise) return taps * step.padded;
-        return term.kind == PlanKind::kScaled ? step.padded : 0;
     }
 
     // Transforming tiles pays where they hold few pixels beyond the edge, and enough channels are multiplied.
@@ -186,7 +194,8 @@ class PlanBuilder {
                step.height >= kTile && step.width >= kTile && step.height * step.width * 9 >= 2 * tiles * kFrequencies;
     }
 
-    PlanTerm plan_term(const ProgramTerm& from, const PlanStep& step) {
+    PlanTerm plan_term(int64_t index, const PlanStep& step) {
+        const ProgramTerm& from = term(index);
         const int64_t source = use(from.source).same_as;
         const auto& values = from.rectified ? rectified_values_ : raw_values_;
         const bool winograd = prefers_winograd(from, node(source).channels, step);
@@ -197,6 +206,7 @@ class PlanBuilder {
                 values[static_cast<size_t>(source)],
                 node(source).channels,
                 0,
+                from.weight == kNone ? kNone : index,
                 from.weight,
                 from.norm};
     }
@@ -206,11 +216,16 @@ class PlanBuilder {
         std::vector<PlanTerm> terms;
         std::vector<int64_t> temporary;  // values that only this node reads
         for (const int64_t t : use(index).terms) {
-            terms.push_back(plan_term(term(t), step));
+            terms.push_back(plan_term(t, step));
             if (style_ == NormStyle::kMeasured && terms.back().norm != kNone) {
                 temporary.push_back(add_measured(index, terms.back()));
-                terms.back() = {PlanKind::kScaled, 1, 1, 0, temporary.back(), step.channels, 0, kNone, term(t).norm};
+                terms.back() = {PlanKind::kScaled, 1, 1,     0,     temporary.back(),
+                                step.channels,     0, kNone, kNone, term(t).norm};
             }
+        }
+        if (use(index).zero_of != kNone) {
+            const int64_t source = raw_values_[static_cast<size_t>(use(index).zero_of)];
+            terms.push_back({PlanKind::kZero, 1, 1, 0, source, step.channels, 0, kNone, kNone, kNone});
         }
         separate_winograd(index, terms, temporary);
         step.winograd = !terms.empty() && terms[0].kind == PlanKind::kWinograd;
@@ -241,7 +256,7 @@ class PlanBuilder {
         add_step(step, {terms.begin(), others});
         temporary.push_back(step.raw);
         terms.erase(terms.begin(), others);
-        terms.push_back({PlanKind::kIdentity, 1, 1, 0, step.raw, step.channels, 0, kNone, kNone});
+        terms.push_back({PlanKind::kIdentity, 1, 1, 0, step.raw, step.channels, 0, kNone, kNone, kNone});
     }
 
     // The step that writes the head's value measures it too; a head that reads the image gets a copy to measure.
@@ -252,7 +267,8 @@ class PlanBuilder {
         if (step == plan_.steps.end()) {
             PlanStep copy = empty_step(0);
             copy.raw = allocate_value(0, 0);
-            add_step(copy, {PlanTerm{PlanKind::kIdentity, 1, 1, 0, plan_.input, copy.channels, 0, kNone, kNone}});
+            add_step(copy,
+                     {PlanTerm{PlanKind::kIdentity, 1, 1, 0, plan_.input, copy.channels, 0, kNone, kNone, kNone}});
             plan_.head = copy.raw;
             step = plan_.steps.end() - 1;
         }
@@ -285,7 +301,7 @@ class PlanBuilder {
     std::map<std::array<int64_t, 4>, std::vector<int64_t>> free_;
     PathPlan plan_{};
     int64_t arena_ = 0;
-    int64_t packed_ = 0;
+    int64_t own_ = 0, weights_ = 0;  // packed numbers
     int64_t scratch_ = 0;
 };
 
@@ -417,27 +433,30 @@ void norm_affine(const Program& program, int64_t norm, const NormStatistics& sta
     }
 }
 
-void pack(const Program& program, const PathPlan& plan, NormStyle style, const std::vector<NormStatistics>& statistics,
-          float* packed) {
-    std::vector<float> scale, shift;
-    for (const PlanStep& step : plan.steps) {
-        float* bias = packed + step.bias;
-        std::fill(bias, bias + step.padded, 0.0f);
-        for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
-            const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
-            if (term.weight == kNone) continue;
-            scale.assign(static_cast<size_t>(step.padded), 1.0f);
-            if (style == NormStyle::kFolded && term.norm != kNone) {
-                shift.resize(static_cast<size_t>(step.padded));
-                norm_affine(program, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels, scale.data(),
-                            shift.data());
-                for (int64_t c = 0; c < step.channels; ++c) bias[c] += shift[static_cast<size_t>(c)];
-            }
-            const ProgramWeight& weight = program.weights[static_cast<size_t>(term.weight)];
-            const auto pack_one = term.kind == PlanKind::kConvolution ? pack_convolution
-                                  : term.kind == PlanKind::kWinograd  ? pack_winograd
-                                                                      : pack_depthwise;
-            pack_one(weight, term, step, scale.data(), packed + term.packed);
+int64_t packed_length(const PlanTerm& term, const PlanStep& step) {
+    const int64_t taps = int64_t{term.kernel} * term.kernel;
+    if (term.kind == PlanKind::kConvolution) return taps * term.inputs * step.padded;
+    if (term.kind == PlanKind::kWinograd) return kFrequencies * term.inputs * step.padded;
+    if (term.kind == PlanKind::kDepthwise) return taps * step.padded;
+    return term.kind == PlanKind::kScaled ? step.padded : 0;
+}
+
+void pack_weights(const Program& program, const PlanTerm& term, const PlanStep& step, const float* scale,
+                  float* packed) {
+    const auto pack_one = term.kind == PlanKind::kConvolution ? pack_convolution
+                          : term.kind == PlanKind::kWinograd  ? pack_winograd
+                                                              : pack_depthwise;
+    pack_one(program.weights[static_cast<size_t>(term.weight)], term, step, scale, packed);
+}
+
+void scale_weights(const PlanTerm& term, const PlanStep& step, const float* scale, const float* unscaled,
+                   float* packed) {
+    const int64_t rows = packed_length(term, step) / step.padded;
+    const int64_t widest = term.kind == PlanKind::kDepthwise ? step.padded : step.block;
+    for (int64_t first = 0; first < step.padded; first += widest) {
+        const int64_t block = std::min(widest, step.padded - first);
+        for (int64_t row = 0; row < rows; ++row, unscaled += block, packed += block) {
+            for (int64_t c = 0; c < block; ++c) packed[c] = scale[first + c] * unscaled[c];
         }
     }
 }

@@ -30,7 +30,7 @@ struct PlanValue {
     }  // of pixel (0, 0), from the start of the value
 };
 
-enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled };
+enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled, kZero };
 
 struct PlanTerm {
     PlanKind kind;
@@ -40,6 +40,7 @@ struct PlanTerm {
     int64_t value;   // index of the source
     int64_t inputs;  // channels of the source that count
     int64_t packed;  // offset of weights, or of the scales of kScaled, among the packed numbers
+    int64_t origin;  // index of the term in the program that the weights are of, or kNone
     int64_t weight;  // index in the program, or kNone
     int64_t norm;    // index in the program, or kNone
 };
@@ -69,7 +70,8 @@ struct PathPlan {
     int64_t input;         // index of the image's value
     int64_t head;          // index of the value that the head reads
     int64_t arena_size;    // floats for one image
-    int64_t packed_size;   // floats
+    int64_t own_size;      // floats of the packed numbers that come first: biases and scales
+    int64_t packed_size;   // floats of all packed numbers; weights come last
     int64_t scratch_size;  // floats that one call of the kernels needs besides
 };
 
@@ -103,7 +105,7 @@ struct KernelRules {
 constexpr int64_t kTile = 4;
 constexpr int64_t kTransformed = 6;  // side of a transformed tile
 constexpr int64_t kFrequencies = kTransformed * kTransformed;
-constexpr int64_t kTilesAtOnce = 16;
+constexpr int64_t kTilesAtOnce = 12;  // fill the registers of every instruction set in one or two rounds
 
 // The live part of the path `genes` [decisions]. Nodes that only copy another one share its buffer. Throws
 // std::invalid_argument where a node has more than kMaxStepTerms terms, or a norm is measured twice.
@@ -120,9 +122,14 @@ std::vector<NormStatistics> running_statistics(const Program& program);
 void norm_affine(const Program& program, int64_t norm, const NormStatistics& statistics, int64_t channels, float* scale,
                  float* shift);
 
-// Weights and biases in the order in which the kernels read them, [packed_size]. Folded plans take up `statistics`;
-// in measured plans scales and biases of norms are left to the executor.
-void pack(const Program& program, const PathPlan& plan, NormStyle style, const std::vector<NormStatistics>& statistics,
-          float* packed);
+// Numbers that the weights of a term take, and their place where it has weights: in the order in which the kernels read
+// them, each output channel times its scale.
+int64_t packed_length(const PlanTerm& term, const PlanStep& step);
+void pack_weights(const Program& program, const PlanTerm& term, const PlanStep& step, const float* scale,
+                  float* packed);
+
+// What `pack_weights` gives, from what it gives for scales of 1.
+void scale_weights(const PlanTerm& term, const PlanStep& step, const float* scale, const float* unscaled,
+                   float* packed);
 
 }  // namespace nas_engine

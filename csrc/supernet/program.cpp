@@ -47,8 +47,10 @@ void check_term(const Program& program, int64_t index, int64_t node_index) {
     require(term.kernel >= 1 && term.kernel <= 15, "term", index, "kernel must be 1..15");
     require(term.stride >= 1 && term.stride <= 15, "term", index, "stride must be 1..15");
     require(term.rectified == 0 || term.rectified == 1, "term", index, "rectified must be 0 or 1");
-    require(is_index_or_none(term.decision, static_cast<size_t>(program.decisions)), "term", index,
-            "decision is out of range");
+    require(is_index_or_none(term.decision, program.choices.size()), "term", index, "decision is out of range");
+    require(
+        term.decision == -1 || (term.choice >= 0 && term.choice < program.choices[static_cast<size_t>(term.decision)]),
+        "term", index, "choice is out of range");
     require(
         node.height == ceil_divide(source.height, term.stride) && node.width == ceil_divide(source.width, term.stride),
         "term", index, "size of the node is not that of its source over the stride");
@@ -74,6 +76,10 @@ void check_node(const Program& program, int64_t index) {
     const int64_t all = static_cast<int64_t>(program.terms.size());
     require(node.first_term >= 0 && node.terms >= 0 && node.first_term <= all && node.terms <= all - node.first_term,
             "node", index, "terms are out of range");
+    require(is_index_or_none(node.zero_of, static_cast<size_t>(index)), "node", index, "zero_of must come before it");
+    require(node.zero_of == -1 ||
+                (node.optional == 0 && same_shape(node, program.nodes[static_cast<size_t>(node.zero_of)])),
+            "node", index, "zero_of needs the same shape, and a node that is not optional");
     require(index > 0 || (node.terms == 0 && node.optional == 0), "node", index, "the image has no terms");
     for (int64_t i = 0; i < node.terms; ++i) check_term(program, node.first_term + i, index);
 }
@@ -95,7 +101,10 @@ void check_head(const Program& program) {
 void check_program(const Program& program) {
     require(!program.nodes.empty() && static_cast<int64_t>(program.nodes.size()) <= kMaxNodes, "program", 0,
             "must have 1..65536 nodes");
-    require(program.decisions >= 0 && program.decisions <= kMaxSize, "program", 0, "decisions are out of range");
+    require(program.decisions() <= kMaxSize, "program", 0, "decisions are out of range");
+    for (size_t i = 0; i < program.choices.size(); ++i) {
+        require(program.choices[i] >= 1, "decision", static_cast<int64_t>(i), "choices must be 1 or more");
+    }
     require(program.epsilons.size() == program.norms.size(), "program", 0, "each norm needs one epsilon");
     for (size_t i = 0; i < program.weights.size(); ++i) {
         const ProgramWeight& weight = program.weights[i];

@@ -27,19 +27,25 @@ struct Tile {
         for (int64_t row = 0; row < rows.count; ++row, window += term.source.pitch) {
             const float* pixel = window;
             for (int64_t column = 0; column < columns.count; ++column, pixel += term.source.padded) {
-                _Pragma("GCC unroll 2") for (int64_t input = 0; input < term.inputs; ++input, weights += V * L) {
-                    Vector<L> weight[V];
-                    NAS_ENGINE_UNROLL
-                    for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
-                    NAS_ENGINE_UNROLL
-                    for (int p = 0; p < P; ++p) {
-                        const Vector<L> value = broadcast<L>(pixel[p * term.source.step + input]);
-                        NAS_ENGINE_UNROLL
-                        for (int v = 0; v < V; ++v) sums[p][v] += value * weight[v];
-                    }
-                }
+                add_inputs(pixel, term.source.step, weights, term.inputs);
+                weights += V * L * term.inputs;
             }
             weights += (term.kernel - columns.count) * taps;
+        }
+    }
+
+    // One tap of a convolution: each neighbour's inputs times `weights` [inputs, V * L].
+    NAS_ENGINE_INLINE void add_inputs(const float* pixel, int64_t step, const float* weights, int64_t inputs) {
+        _Pragma("GCC unroll 2") for (int64_t input = 0; input < inputs; ++input, weights += V * L) {
+            Vector<L> weight[V];
+            NAS_ENGINE_UNROLL
+            for (int v = 0; v < V; ++v) weight[v] = load<L>(weights + v * L);
+            NAS_ENGINE_UNROLL
+            for (int p = 0; p < P; ++p) {
+                const Vector<L> value = broadcast<L>(pixel[p * step + input]);
+                NAS_ENGINE_UNROLL
+                for (int v = 0; v < V; ++v) sums[p][v] += value * weight[v];
+            }
         }
     }
 
@@ -93,13 +99,17 @@ struct Tile {
             const int64_t left = (across_images ? x : x + p) * term.stride - term.padding;
             const Window columns(left, term.kernel, source.width);
             const float share = 1.0f / static_cast<float>(rows.count * columns.count);
+            // Column by column, as `add_row_pool`: an image gets the same bits however many are computed together.
             Vector<L> total[V] = {};
-            for (int64_t row = 0; row < term.kernel; ++row) {
-                for (int64_t column = 0; column < term.kernel; ++column) {
+            for (int64_t column = 0; column < term.kernel; ++column) {
+                Vector<L> sum[V] = {};
+                for (int64_t row = 0; row < term.kernel; ++row) {
                     const float* pixel = window + p * source.step + row * source.pitch + column * source.padded;
                     NAS_ENGINE_UNROLL
-                    for (int v = 0; v < V; ++v) total[v] += load<L>(pixel + v * L);
+                    for (int v = 0; v < V; ++v) sum[v] += load<L>(pixel + v * L);
                 }
+                NAS_ENGINE_UNROLL
+                for (int v = 0; v < V; ++v) total[v] += sum[v];
             }
             NAS_ENGINE_UNROLL
             for (int v = 0; v < V; ++v) sums[p][v] += share * total[v];
@@ -139,9 +149,10 @@ struct Tile {
     NAS_ENGINE_INLINE void add_identity(const TermView& term, int64_t y, int64_t x, int64_t channel) {
         const float* pixel = term.source.pixels + y * term.source.pitch + x * term.source.padded + channel;
         const bool scaled = term.kind == PlanKind::kScaled;
+        const float same = term.kind == PlanKind::kZero ? 0.0f : 1.0f;
         NAS_ENGINE_UNROLL
         for (int v = 0; v < V; ++v) {
-            const Vector<L> scale = scaled ? load<L>(term.packed + channel + v * L) : broadcast<L>(1.0f);
+            const Vector<L> scale = scaled ? load<L>(term.packed + channel + v * L) : broadcast<L>(same);
             NAS_ENGINE_UNROLL
             for (int p = 0; p < P; ++p) sums[p][v] += scale * load<L>(pixel + p * term.source.step + v * L);
         }

@@ -94,7 +94,8 @@ struct Factor {
 };
 
 template <int L, int V, int P>
-void multiply_tiles(const Factor* factors, int64_t count, int64_t frequency, int64_t tile, float* products) {
+NAS_ENGINE_INLINE void multiply_frequency(const Factor* factors, int64_t count, int64_t frequency, int64_t tile,
+                                          float* products) {
     Vector<L> sums[P][V] = {};
     for (int64_t i = 0; i < count; ++i) {
         const Factor& factor = factors[i];
@@ -120,7 +121,14 @@ void multiply_tiles(const Factor* factors, int64_t count, int64_t frequency, int
     }
 }
 
-using MultiplyTiles = void (*)(const Factor*, int64_t, int64_t, int64_t, float*);
+template <int L, int V, int P>
+void multiply_tiles(const Factor* factors, int64_t count, int64_t tile, float* products) {
+    for (int64_t frequency = 0; frequency < kFrequencies; ++frequency) {
+        multiply_frequency<L, V, P>(factors, count, frequency, tile, products);
+    }
+}
+
+using MultiplyTiles = void (*)(const Factor*, int64_t, int64_t, float*);
 
 template <int L, int V, int P>
 void fill_multipliers(MultiplyTiles* entries) {
@@ -134,17 +142,15 @@ void multiply_all(const Factor* factors, int64_t count, int64_t tiles, float* pr
     MultiplyTiles by_tiles[kMost];
     fill_multipliers<L, V, kMost>(by_tiles);
     const Shares shares(tiles, kMost);
-    for (int64_t frequency = 0; frequency < kFrequencies; ++frequency) {
-        for (int64_t i = 0; i < shares.count; ++i) {
-            by_tiles[shares.size(i) - 1](factors, count, frequency, shares.first(i), products);
-        }
+    for (int64_t i = 0; i < shares.count; ++i) {
+        by_tiles[shares.size(i) - 1](factors, count, shares.first(i), products);
     }
 }
 
 // MULTIPLY: block of channels -> multiply_all for it.
 template <typename Multiply>
-void run_winograd(const PathPlan& plan, const PlanStep& step, const float* packed, const Arena& arena, int64_t first,
-                  int64_t last, Multiply multiply) {
+void run_winograd(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena,
+                  int64_t first, int64_t last, Multiply multiply) {
     const int64_t across = (step.width + kTile - 1) / kTile, down = (step.height + kTile - 1) / kTile;
     const int64_t all = across * down * (last - first);
     Factor factors[kMaxStepTerms];
@@ -155,7 +161,7 @@ void run_winograd(const PathPlan& plan, const PlanStep& step, const float* packe
         for (int64_t i = 0; i < step.terms; ++i) {
             const PlanTerm& term = plan.terms.data()[step.first_term + i];
             const PlanValue& value = plan.values.data()[term.value];
-            factors[i] = {free, packed + term.packed, value.padded, term.inputs};
+            factors[i] = {free, packed.terms[step.first_term + i], value.padded, term.inputs};
             for (int64_t tile = 0; tile < tiles; ++tile) {
                 const TilePlace place = place_of(start + tile, step, first);
                 const float* pixels = address_of(value, arena, place.slot);
@@ -173,8 +179,8 @@ void run_winograd(const PathPlan& plan, const PlanStep& step, const float* packe
                 const TilePlace place = place_of(start + tile, step, first);
                 aim(view, plan, step, arena, place.slot, 0);
                 for (int64_t c = 0; c < block; c += 8) {
-                    transform_output(free + tile * block + c, kTilesAtOnce * block, packed + step.bias + channel + c,
-                                     view, place.y, place.x, channel + c);
+                    transform_output(free + tile * block + c, kTilesAtOnce * block,
+                                     packed.own + step.bias + channel + c, view, place.y, place.x, channel + c);
                 }
             }
             for (int64_t i = 0; i < step.terms; ++i) factors[i].weights += kFrequencies * factors[i].inputs * block;

@@ -24,6 +24,11 @@ class PathPrograms(ABC):
     Paths of one context share a program; the context is what decides the sizes of feature maps.
     """
 
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[int, ...]:
+        """Number of choices of each decision."""
+
     @abstractmethod
     def context(self, genes: Genes) -> Context:
         """The context of a path."""
@@ -54,12 +59,19 @@ class _Nodes:
         self.nodes = [Node(channels, height, width)]
 
     def add(
-        self, channels: int, terms: list[Term], *, stride: int = 1, relu6: bool = False, optional: bool = False
+        self,
+        channels: int,
+        terms: list[Term],
+        *,
+        stride: int = 1,
+        relu6: bool = False,
+        optional: bool = False,
+        zero_of: int | None = None,
     ) -> int:
         """Append a node whose size is that of its first source over `stride`; returns its index."""
         source = self.nodes[terms[0].source]
         height, width = -(-source.height // stride), -(-source.width // stride)
-        self.nodes.append(Node(channels, height, width, tuple(terms), relu6, optional))
+        self.nodes.append(Node(channels, height, width, tuple(terms), relu6, optional, zero_of))
         return len(self.nodes) - 1
 
 
@@ -69,6 +81,11 @@ class NASBench201Programs(PathPrograms):
     def __init__(self, supernet: NASBench201Supernet) -> None:
         """Describe `supernet`."""
         self._supernet = supernet
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """One operation for each edge."""
+        return (len(OPERATIONS),) * len(EDGES)
 
     def context(self, genes: Genes) -> Context:
         """All paths share the one context."""
@@ -90,7 +107,7 @@ class NASBench201Programs(PathPrograms):
                 last = _add_reduction(nodes, last, cast(ReductionBlock, layer))
         head = self._supernet.head
         return SupernetProgram(
-            tuple(nodes.nodes), Head(last, cast(nn.Linear, head[-1]), cast(nn.BatchNorm2d, head[0])), len(EDGES)
+            tuple(nodes.nodes), Head(last, cast(nn.Linear, head[-1]), cast(nn.BatchNorm2d, head[0])), self.choices
         )
 
 
@@ -100,8 +117,9 @@ def _add_cell(nodes: _Nodes, last: int, cell: SharedCell) -> int:
     for target in (1, 2, 3):
         incoming = [edge for edge in EDGES if edge[1] == target]
         terms = [term for edge in incoming for term in _edge_terms(index_of[edge[0]], edge, cell)]
-        # Inner nodes without a live edge do not exist; a cell without any gives zeros.
-        index_of[target] = nodes.add(channels, terms, optional=target < 3)
+        # Inner nodes without a live edge do not exist; a cell without any gives 0.0 times its input.
+        zero_of = last if target == 3 else None
+        index_of[target] = nodes.add(channels, terms, optional=target < 3, zero_of=zero_of)
     return index_of[3]
 
 
@@ -140,6 +158,14 @@ class MobileNetPrograms(PathPrograms):
         """Describe `supernet`."""
         self._supernet = supernet
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Width, resolution, then for each layer an operation or, where it may be skipped, one more."""
+        supernet = self._supernet
+        operations = len(supernet.operations)
+        layers = (operations + skippable for skippable in supernet.skippable)
+        return (len(supernet.widths), len(supernet.resolutions), *layers)
+
     def context(self, genes: Genes) -> Context:
         """Width and resolution."""
         return genes[0], genes[1]
@@ -157,8 +183,7 @@ class MobileNetPrograms(PathPrograms):
         for index, channels in enumerate(widths.layers):
             last = self._add_layer(nodes, last, index, channels)
         head = nodes.add(widths.head, [_convolution(last, supernet.head, supernet.head_norm)], relu6=True)
-        decisions = 2 + len(widths.layers)
-        return SupernetProgram(tuple(nodes.nodes), Head(head, supernet.classifier), decisions)
+        return SupernetProgram(tuple(nodes.nodes), Head(head, supernet.classifier), self.choices)
 
     def _add_layer(self, nodes: _Nodes, last: int, index: int, channels: int) -> int:
         layer = cast(ElasticInvertedResidual, self._supernet.layers[index])

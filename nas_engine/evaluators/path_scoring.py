@@ -100,8 +100,11 @@ class PathScorer:
         """Loss and correct predictions of each path; arguments and results as those of `score_paths`.
 
         Raises:
-            NativeError: native code cannot take the images or weights.
+            NativeError: a gene is not among the choices of its decision, or native code cannot take the images or
+                weights.
         """
+        if self._path_programs is not None:
+            _require_genes(genes_list, self._path_programs.choices)
         if self._must_check and not self.fallback and genes_list and len(images):
             few = [batch[:_CHECKED_IMAGES] for batch in calibration[:1]]
             for batches in [few, []] if few else [[]]:
@@ -162,3 +165,15 @@ class PathScorer:
         if device.type != "cpu" and not (device.type == "cuda" and scores_on_gpus()):
             return f"the native module cannot score on {device}"
         return ""
+
+
+def _require_genes(genes_list: Sequence[Genes], choices: Sequence[int]) -> None:
+    # Python's lists would take -1 for the last choice, in PyTorch as in the context of a program.
+    for index, genes in enumerate(genes_list):
+        if len(genes) != len(choices) or not all(isinstance(gene, int | np.integer) for gene in genes):
+            raise NativeError(
+                f"supernet_eval: genes must be {len(choices)} integers for each path, got {list(genes)} for {index}"
+            )
+        for decision, (gene, limit) in enumerate(zip(genes, choices, strict=True)):
+            if not 0 <= gene < limit:
+                raise NativeError(f"supernet_eval: genes[{index}, {decision}] = {gene} is outside 0..{limit - 1}")

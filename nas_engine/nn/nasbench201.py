@@ -49,7 +49,9 @@ def make_operation(name: str, channels: int) -> nn.Module:
 
 
 def run_cell(inputs: Tensor, edges: Sequence[Edge], operation_of: Callable[[Edge], nn.Module]) -> Tensor:
-    """Output of a cell: each node is the sum of its live edges, the output is node 3 (zeros where nothing reaches it).
+    """Output of a cell: each node is the sum of its live edges, the output is node 3.
+
+    Where nothing reaches node 3 it is 0.0 times the input, as in the published networks: zeros, but a NaN stays one.
 
     Args:
         inputs: node 0, [batch, channels, height, width].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def require_cuda_tensor(op: str, name: str, value: object, dtype: torch.dtype, s
     if value.dtype != dtype:
         raise NativeError(f"{op}: {name} must have dtype {dtype}, got {value.dtype}; use {name}.to")
     _require_shape(op, name, value.shape, shape)
+    _require_memory(op, name, value)
     if not value.is_contiguous():
         raise NativeError(f"{op}: {name} must be contiguous; use {name}.contiguous()")
 
@@ -72,7 +74,8 @@ def require_tensor(
     """Check one tensor argument of an op that runs on `device`.
 
     Raises:
-        NativeError: `value` is no dense tensor of that device, dtype and shape, or not contiguous where it must be.
+        NativeError: `value` is no dense tensor of that device, dtype and shape, is not contiguous where it must be,
+            or has no memory of its own.
     """
     import torch  # the numpy ops work, and load fast, without it
 
@@ -87,8 +90,49 @@ def require_tensor(
     if value.dtype != dtype:
         raise NativeError(f"{op}: {name} must have dtype {dtype}, got {value.dtype}; use {name}.to")
     _require_shape(op, name, value.shape, shape)
+    _require_memory(op, name, value)
     if contiguous and not value.is_contiguous():
         raise NativeError(f"{op}: {name} must be contiguous; use {name}.contiguous()")
+
+
+def _require_memory(op: str, name: str, value: torch.Tensor) -> None:
+    """Tensors of tracers and of `torch.func` have none; others may have lost it (``untyped_storage().resize_(0)``)."""
+    if not value.numel():
+        return
+    from torch._subclasses.fake_tensor import FakeTensor  # asked for its address, it answers 0 and warns
+
+    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    try:
+        needed = (value.storage_offset() + last + 1) * value.element_size()
+        holds_data = not isinstance(value, FakeTensor) and value.untyped_storage().nbytes() >= needed
+        holds_data = holds_data and value.data_ptr() != 0
+    except RuntimeError:  # "Cannot access data pointer of Tensor that doesn't have storage"
+        holds_data = False
+    if not holds_data:
+        raise NativeError(f"{op}: {name} has no memory behind its shape {list(value.shape)}; pass a tensor with data")
+
+
+def require_int(op: str, name: str, value: object, low: int, high: int) -> None:
+    """Check a number.
+
+    Raises:
+        NativeError: `value` is no integer in low..high.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise NativeError(f"{op}: {name} must be an integer in {low}..{high}, got {value!r}")
+    if not low <= value <= high:
+        raise NativeError(f"{op}: {name} = {value} is outside {low}..{high}")
+
+
+def require_member(op: str, name: str, value: object, enumeration: type[Enum]) -> None:
+    """Check a choice; its number is not enough, so that 1 cannot mean one thing here and another there.
+
+    Raises:
+        NativeError: `value` is no member of `enumeration`.
+    """
+    if not isinstance(value, enumeration):
+        names = ", ".join(f"{enumeration.__name__}.{member.name}" for member in enumeration)
+        raise NativeError(f"{op}: {name} must be one of {names}, got {value!r}")
 
 
 def _require_shape(op: str, name: str, got: Sequence[int], wanted: Sequence[int | None]) -> None:

@@ -46,7 +46,13 @@ class CudaEstimate(NamedTuple):
 def cost_estimate_reference(
     genes: IntArray, prices: PriceList, formula: RewardFormula | None = None, accuracy: FloatArray | None = None
 ) -> Estimate:
-    """The same as `cost_estimate` in NumPy: the oracle of its tests, and the fallback without the native module."""
+    """The same as `cost_estimate` in NumPy: the oracle of its tests, and the fallback without the native module.
+
+    Raises:
+        NativeError: as `cost_estimate`.
+    """
+    _require_priceable(genes, prices, formula, accuracy)
+    prices.require_genes(genes)
     live = None
     if prices.cell_edges is not None:
         live = np.where(_live_edges(genes, prices), genes, prices.zero_choice)
@@ -115,13 +121,9 @@ def cost_estimate(
         NativeError: an argument has the wrong type, dtype, shape or memory layout, a gene is out of range, or no table
             has a metric that the formula needs.
     """
-    _require_both(formula, accuracy)
-    require_array(_OP, "genes", genes, np.int64, (None, len(prices.choices)))
-    if accuracy is not None:
-        require_array(_OP, "accuracy", accuracy, np.float64, (len(genes),))
+    _require_priceable(genes, prices, formula, accuracy)
     module = native.module()
     if module is None:
-        prices.require_genes(genes)
         return cost_estimate_reference(genes, prices, formula, accuracy)
     counts = np.empty((len(genes), len(prices.count_names)), dtype=np.int64)
     measures = np.empty((len(genes), len(prices.measure_names)))
@@ -177,6 +179,15 @@ def cost_estimate_cuda(
 
 def _native_formula(module: ModuleType, prices: PriceList, formula: RewardFormula | None) -> Any:
     return (formula or _NO_FORMULA).to_native(module, prices.names)
+
+
+def _require_priceable(
+    genes: IntArray, prices: PriceList, formula: RewardFormula | None, accuracy: FloatArray | None
+) -> None:
+    _require_both(formula, accuracy)
+    require_array(_OP, "genes", genes, np.int64, (None, len(prices.choices)))
+    if accuracy is not None:
+        require_array(_OP, "accuracy", accuracy, np.float64, (len(genes),))
 
 
 def _require_both(formula: RewardFormula | None, accuracy: object) -> None:

@@ -88,6 +88,7 @@ class PriceList:
         """
         self.tables = tuple(tables)
         self.choices = _integers("choices", choices)
+        self.choices.flags.writeable = False  # genes are checked against it: it must not change afterwards
         if self.choices.ndim != 1 or not self.choices.size or (self.choices < 1).any():
             raise NativeError(f"{_OP}: choices must be one positive number for each decision, got {choices!r}")
         for table in self.tables:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nas_engine import native
 from nas_engine.errors import NativeError
-from nas_engine.ops.boundary import call_native, require_array, require_range
+from nas_engine.ops.boundary import call_native, require_array, require_member, require_range
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -32,6 +32,8 @@ class Autoreset(IntEnum):
 @dataclass(frozen=True)
 class EnvBuffers:
     """The diagram and one row for each environment; `env_reset` and `env_step` write into the rows.
+
+    The diagram is copied, and the copy cannot be written to: what was checked once stays so.
 
     An observation is the one-hot position, followed by a one-hot gene for each decision taken (zeros where it is not
     taken yet; the position is all zeros once the architecture is complete).
@@ -98,6 +100,10 @@ class EnvBuffers:
     def __post_init__(self) -> None:
         """Check all arrays, and hand their addresses to the native module where there is one."""
         self._require_diagram()
+        for name in ("transitions", "offsets"):
+            copy = getattr(self, name).copy()
+            copy.flags.writeable = False
+            object.__setattr__(self, name, copy)
         envs, decisions = len(self.states), len(self.offsets) - 1
         observation = (envs, int(self.offsets[-1]))
         for name, dtype, shape in (
@@ -169,9 +175,10 @@ def env_step(buffers: EnvBuffers, actions: IntArray, autoreset: Autoreset = Auto
         autoreset: when environments start again.
 
     Raises:
-        NativeError: `actions` has the wrong dtype, shape or memory layout, an action is out of range, or an episode
-            is over under DISABLED. Nothing has changed then.
+        NativeError: `actions` has the wrong dtype, shape or memory layout, an action is out of range, `autoreset` is
+            no `Autoreset`, or an episode is over under DISABLED. Nothing has changed then.
     """
+    require_member(_OP, "autoreset", autoreset, Autoreset)
     require_array(_OP, "actions", actions, np.int64, (len(buffers.states),))
     if buffers.native is None:
         env_step_reference(buffers, actions, autoreset)
@@ -195,6 +202,7 @@ def env_reset_reference(buffers: EnvBuffers, which: BoolArray) -> None:
 
 def env_step_reference(buffers: EnvBuffers, actions: IntArray, autoreset: Autoreset = Autoreset.NEXT_STEP) -> None:
     """The same as `env_step` in NumPy: the oracle of its tests, and the fallback without the native module."""
+    require_member(_OP, "autoreset", autoreset, Autoreset)
     _require_steppable(buffers, actions, autoreset)
     restarting = buffers.terminated & (autoreset is Autoreset.NEXT_STEP)
     buffers.terminated[:] = buffers.invalid[:] = False

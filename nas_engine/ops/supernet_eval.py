@@ -14,11 +14,19 @@ from torch import Tensor, nn
 
 from nas_engine import native
 from nas_engine.errors import NativeError
-from nas_engine.ops.boundary import call_native, require_array, require_range, require_tensor
+from nas_engine.ops.boundary import (
+    call_native,
+    require_array,
+    require_int,
+    require_member,
+    require_range,
+    require_tensor,
+)
 from nas_engine.ops.supernet_eval_cuda import GpuPaths
 from nas_engine.ops.supernet_program import IntArray, Node, SupernetProgram, Term, TermKind
 
 _OP = "supernet_eval"
+_MOST_THREADS = 1024
 
 
 class Statistics(IntEnum):
@@ -74,15 +82,15 @@ def supernet_eval(
 
     Args:
         program: the network; its weights are read and never changed.
-        genes: int64 [paths, decisions].
+        genes: int64 [paths, decisions], each in 0..choices-1 of its decision.
         images: float32 [n, channels, height, width], on the device of the weights.
-        labels: int64 [n].
+        labels: int64 [n], each in 0..classes-1.
         statistics: RUNNING: those of the BatchNorm layers; BATCH: those of `images` as one batch, as in training
             mode; RECALIBRATED: averages over the `calibration` batches (see `nas_engine.nn.supernet.recalibrated`).
         calibration: batches of images, for RECALIBRATED only.
         want_logits: also return all logits.
         level: instruction set, one of `levels()`; empty: the fastest. Of no use on a GPU.
-        threads: None: as many as torch uses. Of no use on a GPU.
+        threads: 1 to 1024; None: as many as torch uses. Of no use on a GPU.
 
     Returns:
         Tensors on the CPU.
@@ -93,18 +101,21 @@ def supernet_eval(
     module = native.module()
     if module is None:
         raise NativeError(f"{_OP} needs the native module; supernet_eval_reference computes the same")
-    threads = torch.get_num_threads() if threads is None else threads
-    if threads < 1:
-        raise NativeError(f"{_OP}: threads = {threads} is not allowed; at least 1, or None for as many as torch uses")
     _require_scorable(program, genes, images, labels, statistics, calibration)
+    threads = _threads(threads)
+    if not isinstance(level, str):
+        raise NativeError(f"{_OP}: level must be one of {', '.join(levels())} or '', got {level!r}")
+    if images.is_cuda and not scores_on_gpus():
+        raise NativeError(
+            f"{_OP}: images are on {images.device}, but the native module was built without CUDA; use images.cpu()"
+        )
     images, labels = images.contiguous(), labels.contiguous()
     batches = [batch.contiguous() for batch in calibration]
     described = describe(module, program, images.device)
     classes = program.head.linear.weight.shape[0]
     if images.is_cuda:
         paths = GpuPaths.on_device(module, described, classes, images.device)
-        scores = PathScores(*paths.score(genes, images, labels, statistics, batches))
-        return scores if want_logits else scores._replace(logits=None)
+        return PathScores(*paths.score(genes, images, labels, statistics, batches, want_logits=want_logits))
     loss, correct = torch.empty(len(genes), dtype=torch.float64), torch.empty(len(genes), dtype=torch.int64)
     logits = torch.empty(len(genes), len(images), classes) if want_logits else None
     request = module.ScoreRequest(
@@ -157,7 +168,7 @@ def _program_of(module: ModuleType, program: SupernetProgram) -> Any:
     )
     arrays = (tables.nodes, tables.terms, weights, norms)
     sized = [number for array in arrays for number in (array.ctypes.data, len(array))]
-    return module.SupernetProgram(*sized, epsilons.ctypes.data, head.ctypes.data, program.decisions)
+    return module.SupernetProgram(*sized, epsilons.ctypes.data, head.ctypes.data, program.choices)
 
 
 def _weight_row(weight: Tensor) -> tuple[int, ...]:
@@ -179,19 +190,18 @@ def _require_scorable(
     statistics: Statistics,
     calibration: Sequence[Tensor],
 ) -> None:
+    if not isinstance(program, SupernetProgram):
+        raise NativeError(f"{_OP}: program must be a SupernetProgram, got {type(program).__name__}")
     shape = (None, *program.tables.nodes[0, 2:5].tolist())
-    if not isinstance(statistics, Statistics):
-        names = ", ".join(f"Statistics.{known.name}" for known in Statistics)
-        raise NativeError(f"{_OP}: statistics must be one of {names}, got {statistics!r}")
+    require_member(_OP, "statistics", statistics, Statistics)
     require_array(_OP, "genes", genes, np.int64, (None, program.decisions))
+    require_range(_OP, "genes", genes, program.choices)
     device = images.device if isinstance(images, Tensor) and images.is_cuda else torch.device("cpu")
-    if device.type == "cuda" and not scores_on_gpus():
-        raise NativeError(
-            f"{_OP}: images are on {device}, but the native module was built without CUDA; use images.cpu()"
-        )
     require_tensor(_OP, "images", images, torch.float32, shape, device=device)
     require_tensor(_OP, "labels", labels, torch.int64, (len(images),), device=device)
     require_range(_OP, "labels", labels.cpu().numpy(), program.head.linear.weight.shape[0])
+    if not isinstance(calibration, list | tuple):
+        raise NativeError(f"{_OP}: calibration must be a list or tuple of tensors, got {type(calibration).__name__}")
     for index, batch in enumerate(calibration):
         require_tensor(_OP, f"calibration[{index}]", batch, torch.float32, shape, device=device)
         if not len(batch):
@@ -201,6 +211,13 @@ def _require_scorable(
             f"{_OP}: calibration has {len(calibration)} batches with statistics {statistics.name}; "
             "RECALIBRATED needs at least one, the others none"
         )
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return min(torch.get_num_threads(), _MOST_THREADS)
+    require_int(_OP, "threads", threads, 1, _MOST_THREADS)
+    return threads
 
 
 def _require_weights(program: SupernetProgram, device: torch.device) -> None:
@@ -217,7 +234,12 @@ def supernet_eval_reference(
     statistics: Statistics = Statistics.RUNNING,
     calibration: Sequence[Tensor] = (),
 ) -> PathScores:
-    """The same as `supernet_eval` in PyTorch, path by path and layer by layer: the oracle of its tests."""
+    """The same as `supernet_eval` in PyTorch, path by path and layer by layer: the oracle of its tests.
+
+    Raises:
+        NativeError: as `supernet_eval`.
+    """
+    _require_scorable(program, genes, images, labels, statistics, calibration)
     logits = []
     for path in genes.tolist():
         norms: dict[int, _Statistics] = {}
@@ -286,13 +308,22 @@ def _logits(
             values = [value for term in node.terms if (value := value_of(term, node)) is not None]
             total: Tensor | None = sum(values) if values else None  # type: ignore[assignment]
             if total is None and not node.optional:
-                total = images.new_zeros(len(images), node.channels, node.height, node.width)
+                total = _zeros(node, nodes)
             nodes.append(F.relu6(total) if total is not None and node.relu6 else total)
         last = nodes[program.head.node]
         assert last is not None  # the head's node is not optional
         features = last if program.head.norm is None else normalised(program.head.norm, last).relu()
         linear = program.head.linear
         return F.linear(features.mean((2, 3)), linear.weight[:, : features.shape[1]], linear.bias)
+
+
+def _zeros(node: Node, nodes: Sequence[Tensor | None]) -> Tensor:
+    source = None if node.zero_of is None else nodes[node.zero_of]
+    if source is not None:
+        return 0.0 * source
+    image = nodes[0]
+    assert image is not None
+    return image.new_zeros(len(image), node.channels, node.height, node.width)
 
 
 def _linear_part(term: Term, node: Node, source: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ _BLOCKS_PER_MULTIPROCESSOR = 3  # that fit there together
 _WORKSPACE_LIMIT = 2 << 30  # bytes; more paths than fit are scored in several calls
 _BATCH = 1  # Statistics.BATCH
 
-Scores = tuple[Tensor, Tensor, Tensor]
+Scores = tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +52,38 @@ class GpuPaths:
         return GpuPaths(module, described, classes, _BLOCKS_PER_MULTIPROCESSOR * multiprocessors)
 
     def score(
-        self, genes: IntArray, images: Tensor, labels: Tensor, statistics: int, batches: Sequence[Tensor]
+        self,
+        genes: IntArray,
+        images: Tensor,
+        labels: Tensor,
+        statistics: int,
+        batches: Sequence[Tensor],
+        *,
+        want_logits: bool = False,
     ) -> Scores:
-        """(loss [paths], correct [paths], logits [paths, images, classes]) on the CPU; as `supernet_eval`."""
+        """(loss [paths], correct [paths], logits [paths, images, classes] or None) on the CPU; as `supernet_eval`.
+
+        Logits that nobody wants take no memory, neither here nor on the device.
+        """
         plan = self._plan(genes, len(images), statistics == _BATCH)
         batch_plans = [self._plan(genes, len(batch), True) for batch in batches]
         largest = max(one.workspace_bytes for one in (plan, *batch_plans))
         if len(genes) > 1 and largest > self.workspace_limit:
             middle = len(genes) // 2
             first, second = (
-                self.score(half, images, labels, statistics, batches) for half in (genes[:middle], genes[middle:])
+                self.score(half, images, labels, statistics, batches, want_logits=want_logits)
+                for half in (genes[:middle], genes[middle:])
             )
-            loss, correct, logits = (torch.cat(results) for results in zip(first, second, strict=True))
-            return loss, correct, logits
+            logits = None if first[2] is None or second[2] is None else torch.cat((first[2], second[2]))
+            return torch.cat((first[0], second[0])), torch.cat((first[1], second[1])), logits
         loss = torch.empty(len(genes), dtype=torch.float64, device=images.device)
         correct = torch.empty(len(genes), dtype=torch.int64, device=images.device)
-        logits = torch.empty(len(genes), len(images), self.classes, device=images.device)
+        shape = (len(genes), len(images), self.classes)
+        logits = torch.empty(shape, device=images.device) if want_logits else None
         with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
             averages = self._averages(batch_plans, batches)
             self._launch(plan, images, labels, averages, None, 0.0, (loss, correct, logits))
-        return loss.cpu(), correct.cpu(), logits.cpu()
+        return loss.cpu(), correct.cpu(), None if logits is None else logits.cpu()
 
     def _averages(self, plans: Sequence[Any], batches: Sequence[Tensor]) -> Tensor | None:
         """Statistics of each path over all batches, float32 [paths, 2, norm channels]."""

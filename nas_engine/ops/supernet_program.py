@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 IntArray = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 NONE = -1
-"""No weight, no norm, no decision."""
+"""No weight, no norm, no decision, no node."""
 
 
 class TermKind(IntEnum):
@@ -59,6 +59,8 @@ class Node:
     Attributes:
         optional: without terms on a path the node does not exist there and terms that read it vanish; a node that
             is not optional is zeros then.
+        zero_of: an earlier node of the same shape: where this node has no terms it is 0.0 times that one, so that a
+            NaN or an infinity there is not lost; None: plain zeros. Not for optional nodes.
     """
 
     channels: int
@@ -67,6 +69,7 @@ class Node:
     terms: tuple[Term, ...] = ()
     relu6: bool = False
     optional: bool = False
+    zero_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class SupernetProgram:
     Attributes:
         nodes: feature maps; node 0 is the image and has no terms.
         head: turns the last feature map into logits.
-        decisions: number of genes.
+        choices: number of choices of each decision; a gene is below it.
         tables: the same as native code takes it.
         described: what native code was told last, by where the weights were then; they are checked only when they
             have moved.
@@ -93,7 +96,7 @@ class SupernetProgram:
 
     nodes: tuple[Node, ...]
     head: Head
-    decisions: int
+    choices: tuple[int, ...]
     tables: ProgramTables = field(init=False, repr=False)
     described: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
@@ -102,15 +105,23 @@ class SupernetProgram:
         object.__setattr__(self, "tables", ProgramTables.of(self))
 
     @property
+    def decisions(self) -> int:
+        """Number of genes of a path."""
+        return len(self.choices)
+
+    @property
     def norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """All BatchNorm layers, in the order in which terms use them; the head's is the last."""
         return self.tables.norms
 
     def places(self) -> Hashable:
         """Changes whenever one of the tensors moves, or changes its dtype or shape; not when its numbers change."""
-        tensors = [tensor for _, tensor, _ in self.tensors()]
-        places = [None if t is None else (t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
-        return tuple(places), tuple(norm.eps for norm in self.tables.norms)
+        tensors = [_member(one, one._parameters, "weight") for one in self.tables.convolutions]
+        for norm in self.tables.norms:
+            tensors += [_member(norm, norm._parameters, name) for name in ("weight", "bias")]
+            tensors += [_member(norm, norm._buffers, name) for name in ("running_mean", "running_var")]
+        tensors += [self.head.linear.weight, self.head.linear.bias]
+        return tuple(map(_place, tensors)), tuple(norm.eps for norm in self.tables.norms)
 
     def tensors(self) -> Iterable[tuple[str, Tensor | None, tuple[int | None, ...]]]:
         """(name, tensor, shape it must have) of everything whose address native code gets."""
@@ -128,12 +139,22 @@ class SupernetProgram:
         yield "head bias", linear.bias, (len(linear.weight),)
 
 
+def _member(layer: nn.Module, members: Mapping[str, Tensor | None], name: str) -> Tensor | None:
+    # `layer.weight` would take three times as long, at each call and for hundreds of tensors.
+    found: Tensor | None = members[name] if name in members else getattr(layer, name)
+    return found
+
+
+def _place(tensor: Tensor | None) -> Hashable:
+    return None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ProgramTables:
     """A program as native code takes it, without addresses: these are looked up at each call.
 
     Attributes:
-        nodes: int64 [nodes, 7], columns as in ``ProgramNode`` of ``csrc/ops/supernet_eval.h``.
+        nodes: int64 [nodes, 8], columns as in ``ProgramNode`` of ``csrc/ops/supernet_eval.h``.
         terms: int64 [terms, 9], columns as in ``ProgramTerm``.
         convolutions: in the order of the terms' weight indices.
         norms: in the order of the terms' norm indices.
@@ -152,7 +173,10 @@ class ProgramTables:
         norms = _distinct([*(term.norm for term in terms), program.head.norm])
         firsts = np.cumsum([0, *(len(node.terms) for node in program.nodes)])
         node_rows = [
-            (int(first), len(node.terms), node.channels, node.height, node.width, node.relu6, node.optional)
+            (
+                *(int(first), len(node.terms), node.channels, node.height, node.width, node.relu6, node.optional),
+                NONE if node.zero_of is None else node.zero_of,
+            )
             for first, node in zip(firsts, program.nodes, strict=False)
         ]
         of_convolution, of_norm = _numbers(convolutions), _numbers(norms)
@@ -165,7 +189,7 @@ class ProgramTables:
             for term in terms
         ]
         return ProgramTables(
-            np.array(node_rows, dtype=np.int64).reshape(-1, 7),
+            np.array(node_rows, dtype=np.int64).reshape(-1, 8),
             np.array(term_rows, dtype=np.int64).reshape(-1, 9),
             tuple(convolutions),
             tuple(norms),

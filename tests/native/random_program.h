@@ -39,11 +39,11 @@ constexpr int64_t kChannels = 19, kKernel = 3;  // of every weight and norm: the
 
 inline Program random_program(Fuzzer& fuzzer, const std::vector<float>& numbers) {
     Program program{};
-    program.decisions = 2;
+    program.choices = {2, 2};
     program.weights.assign(2, {address(numbers), kChannels, kChannels, kKernel, {kChannels * 9, 9, 3, 1}});
     program.norms.assign(3, {address(numbers), address(numbers), address(numbers), address(numbers), kChannels});
     program.epsilons.assign(3, 1e-5);
-    program.nodes = {{0, 0, 3, 5, 6, 0, 0}};
+    program.nodes = {{0, 0, 3, 5, 6, 0, 0, -1}};
     const int64_t count = fuzzer.number(1, 5);
     for (int64_t i = 1; i <= count; ++i) {
         const int64_t first = static_cast<int64_t>(program.terms.size()), terms = fuzzer.number(0, 3);
@@ -57,9 +57,11 @@ inline Program random_program(Fuzzer& fuzzer, const std::vector<float>& numbers)
                                      fuzzer.perhaps(weighted ? fuzzer.number(-1, 2) : -1),
                                      fuzzer.perhaps(fuzzer.number(-1, 1)), fuzzer.perhaps(fuzzer.number(0, 1))});
         }
+        const int64_t optional = i < count ? fuzzer.number(0, 1) : 0;
+        const int64_t zero_of = channels == 3 && !optional ? fuzzer.number(-1, 0) : -1;  // the image
         program.nodes.push_back({fuzzer.perhaps(first), fuzzer.perhaps(terms), fuzzer.perhaps(channels),
                                  fuzzer.perhaps(5), fuzzer.perhaps(6), fuzzer.perhaps(fuzzer.number(0, 1)),
-                                 fuzzer.perhaps(i < count ? fuzzer.number(0, 1) : 0)});
+                                 fuzzer.perhaps(optional), fuzzer.perhaps(zero_of)});
     }
     program.head = {
         fuzzer.perhaps(count), fuzzer.perhaps(fuzzer.number(-1, 2)), address(numbers), address(numbers), 4, kChannels};

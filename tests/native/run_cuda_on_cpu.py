@@ -81,11 +81,17 @@ def compare(module: ModuleType) -> int:
                 expected = supernet_eval_reference(program, genes, inputs, labels, statistics, batches)
                 for limit in (1 << 40, 1):  # all paths at once, and each one alone
                     on_gpu = GpuPaths(module, described, shape.classes, 3, 16, limit)
-                    loss, correct, logits = on_gpu.score(genes, inputs, labels, int(statistics), batches)
+                    loss, correct, logits = on_gpu.score(
+                        genes, inputs, labels, int(statistics), batches, want_logits=True
+                    )
                     scale = expected.logits.abs().amax(dim=(1, 2), keepdim=True)
                     assert torch.all((logits - expected.logits).abs() <= 1e-4 * scale), (space.name, statistics)
                     torch.testing.assert_close(loss, expected.loss, rtol=1e-4, atol=1e-4)
                     assert torch.equal(correct, expected.correct)
+                    without = on_gpu.score(genes, inputs, labels, int(statistics), batches)
+                    assert without[2] is None
+                    assert torch.equal(without[0], loss)
+                    assert torch.equal(without[1], correct)
                     compared += len(genes)
     return compared
 

@@ -15,13 +15,13 @@ namespace {
 void test_a_network_by_hand() {
     const std::vector<float> weight{2}, one{1}, zero{0}, mean{1}, variance{4}, classifier{1, -1}, bias{0, 0};
     Program program;
-    program.nodes = {{0, 0, 1, 2, 2, 0, 0}, {0, 1, 1, 2, 2, 0, 0}};
+    program.nodes = {{0, 0, 1, 2, 2, 0, 0, -1}, {0, 1, 1, 2, 2, 0, 0, -1}};
     program.terms = {{0, 0, 1, 1, 0, 0, 0, 0, 1}};  // on the paths whose gene is 1
     program.weights = {{address(weight), 1, 1, 1, {1, 1, 1, 1}}};
     program.norms = {{address(one), address(zero), address(mean), address(variance), 1}};
     program.epsilons = {0};
     program.head = {1, -1, address(classifier), address(bias), 2, 1};
-    program.decisions = 1;
+    program.choices = {2};
     check_program(program);
     const std::vector<float> images{1, 2, 3, 4};  // mean after the norm: (2 * 2.5 - 1) / 2 = 2
     const std::vector<int64_t> genes{1, 0}, labels{0};

@@ -317,6 +317,26 @@ def test_any_gene_is_priced_or_refused(problem: Problem, value: int, random: Any
             cost_estimate(*problem)
 
 
+@pytest.mark.parametrize("function", [cost_estimate, cost_estimate_reference])
+@pytest.mark.parametrize(
+    ("genes", "says"),
+    [
+        (np.array([[0, 0, 0], [0, -1, 0]]), r"genes\[1, 1\] = -1 is outside 0..2"),
+        (np.array([[0, 0, 3]]), r"genes\[0, 2\] = 3 is outside 0..2"),
+        (np.zeros((1, 2), dtype=np.int64), r"genes must have shape \[any, 3\]"),
+        (np.zeros((1, 3), dtype=np.float64), "genes must have dtype int64"),
+    ],
+)
+def test_bad_genes_are_named_by_the_reference_too(function: Any, genes: Any, says: str) -> None:
+    with pytest.raises(NativeError, match=f"^cost_estimate: {says}"):
+        function(genes, PRICES)
+
+
+def test_the_choices_that_genes_are_checked_against_cannot_change() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        PriceList([CELL], CHOICES).choices[0] = 99
+
+
 def test_sums_wrap_as_those_of_numpy_do() -> None:
     huge = np.full((1, 2, 1, 1), 2**62)
     prices = PriceList([CostTable(("a",), (), np.array([[2**62]]), huge)], (1, 1))

@@ -149,6 +149,27 @@ def test_bad_actions_are_named_and_change_nothing(
         np.testing.assert_array_equal(getattr(buffers, name), before[name], err_msg=name)
 
 
+@pytest.mark.parametrize("step", [env_step, env_step_reference])
+@pytest.mark.parametrize("autoreset", [0, 7, "SAME_STEP", None])
+def test_other_autoresets_are_named_and_change_nothing(step: Any, autoreset: Any) -> None:
+    buffers = buffers_of(at_most(2, [2, 3]), 2)
+    with pytest.raises(NativeError, match=rf"autoreset must be one of Autoreset.NEXT_STEP, .*, got {autoreset!r}"):
+        step(buffers, np.array([0, 0]), autoreset)
+    assert buffers.genes.tolist() == [[-1, -1], [-1, -1]]
+
+
+def test_the_diagram_of_buffers_cannot_change() -> None:
+    """What it leads to is read without a further check."""
+    transitions = at_most(2, [2, 3]).transitions.copy()
+    buffers = EnvBuffers.allocate(1, transitions, [2, 3])
+    transitions[:] = 2**30
+    env_step(buffers, np.array([1]))
+    assert buffers.masks.tolist() == [[True, True, False]]
+    for name in ("transitions", "offsets"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(buffers, name)[...] = 0
+
+
 def test_disabled_autoreset_refuses_an_ended_episode() -> None:
     buffers = buffers_of(at_most(1, [2]), 2)
     env_step(buffers, np.array([0, 1]), Autoreset.DISABLED)
