@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DATA := $(wildcard ../shared/data)
+# In the order of their names, so that files of few but long tests, which compile or search, are not the last.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 export NAS_ENGINE_DATA ?= $(abspath $(DATA))
 
@@ -14,10 +16,10 @@ search: $(READY)
 	$(BIN)/python -m nas_engine search
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
 
 coverage: $(READY)
-	$(BIN)/pytest --numprocesses auto --dist loadfile --cov nas_engine --cov nas_envs --cov-report term
+	$(PYTEST) --cov nas_engine --cov nas_envs --cov-report term
 
 # The C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer and under ThreadSanitizer; the bodies of CUDA
 # kernels run as plain C++.

@@ -60,9 +60,9 @@ class ControllerContract:
             controller.update(proposed, _rewards(proposed))
 
     def test_never_proposes_twice(self, make_controller: MakeController, space: SearchSpace) -> None:
-        """150 proposals, of a space that holds many more, are 150 different architectures."""
-        proposed = _search(make_controller(space, 1), steps=15)
-        assert len(set(proposed)) == len(proposed) == 150
+        """100 proposals, of a space that holds many more, are 100 different architectures."""
+        proposed = _search(make_controller(space, 1), steps=10)
+        assert len(set(proposed)) == len(proposed) == 100
 
     def test_proposals_without_an_update_between_differ(
         self, make_controller: MakeController, space: SearchSpace
@@ -97,12 +97,12 @@ class ControllerContract:
 
     def test_same_seed_same_proposals(self, make_controller: MakeController, space: SearchSpace) -> None:
         """Two controllers with one seed agree, whatever happens to the global generators; another seed differs."""
-        first = _search(make_controller(space, 5), steps=6)
+        first = _search(make_controller(space, 5), steps=4)
         torch.manual_seed(99)
         torch.rand(3)
-        second = _search(make_controller(space, 5), steps=6)
+        second = _search(make_controller(space, 5), steps=4)
         assert first == second
-        assert first != _search(make_controller(space, 6), steps=6)
+        assert first[:10] != _search(make_controller(space, 6), steps=1)
 
     def test_leaves_the_global_generator_alone(self, make_controller: MakeController, space: SearchSpace) -> None:
         """Building, proposing and updating neither read nor move torch's global generator."""
@@ -116,13 +116,13 @@ class ControllerContract:
     ) -> None:
         """A fresh controller of another seed that loads the state goes on as the original does."""
         controller = make_controller(space, 8)
-        _search(controller, steps=5)
+        _search(controller, steps=4)
         waiting = controller.propose(10) if between_propose_and_update else []
         resumed = make_controller(space, 9)
         resumed.load_state_dict(_through_a_file(controller.state_dict()))
         if waiting:
             assert controller.update(waiting, _rewards(waiting)) == resumed.update(waiting, _rewards(waiting))
-        assert _search(controller, steps=5) == _search(resumed, steps=5)
+        assert _search(controller, steps=3) == _search(resumed, steps=3)
 
     def test_saved_state_is_a_snapshot(self, make_controller: MakeController, space: SearchSpace) -> None:
         """A state taken earlier does not change while the controller goes on."""
@@ -144,7 +144,7 @@ class ControllerContract:
         """Equal, huge, tiny and wildly unequal rewards: valid new proposals go on, diagnostics stay finite."""
         controller = make_controller(space, 11)
         seen: set[Architecture] = set()
-        for count in (10, 1, 10, 5):
+        for count in (8, 1, 6):
             proposed = controller.propose(count)
             for architecture in proposed:
                 assert space.architecture(architecture.genes) == architecture

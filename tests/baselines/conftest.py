@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nas_engine.controllers.base import Controller
 from nas_engine.spaces.base import SearchSpace
-from nas_engine.spaces.table import TableSpace
-from nas_engine.tables.description import TableDescription
-from nas_engine.tables.table import load_table
 from nas_engine.testing.block_space import BlockSpace
 from nas_engine.types import Architecture
 
@@ -57,22 +53,6 @@ def regret(blocks: BlockSpace, separable: Callable[[int], tuple[Rewards, float]]
         return optimum - best
 
     return measure
-
-
-@pytest.fixture
-def incomplete_table() -> Callable[..., TableSpace]:
-    """Makes a table that holds some of all combinations of choices, with a metric that has gaps."""
-
-    def make(path: Path, rows: int, decisions: int, choices: int) -> TableSpace:
-        rng = np.random.default_rng(0)
-        genes = np.array(np.unravel_index(rng.permutation(choices**decisions)[:rows], (choices,) * decisions)).T
-        size = np.where(rng.random(rows) < 0.1, np.nan, rng.uniform(1, 2, rows))
-        np.savez(path, genes=genes, score=rng.random(rows), size=size)
-        columns = [f"genes.{number}" for number in range(decisions)]
-        described = {"name": "t", "file": str(path), "decisions": columns, "reward": "score", "known": ["size"]}
-        return TableSpace(load_table(TableDescription.model_validate(described)))
-
-    return make
 
 
 @pytest.fixture

@@ -38,18 +38,33 @@ class TestGP(OptunaContract):
 
     @pytest.fixture
     def make_controller(self):
-        # Fitting a Gaussian process takes a good part of a second, so that most proposals here precede
-        # it; test_gaussian_process_continues_exactly has the model.
-        options = OptunaController.Options(sampler="gp", n_startup=90)
+        # Fitting a Gaussian process takes a good part of a second: all proposals here precede it;
+        # test_gaussian_process_continues_exactly and test_gaussian_process_never_proposes_twice have the model.
+        options = OptunaController.Options(sampler="gp", n_startup=200)
         return lambda space, seed: OptunaController(space, options, seed)
 
-    def test_never_proposes_twice(self, make_controller, space):
-        controller = make_controller(space, 1)
-        proposed = []
-        for _ in range(10):
-            proposed += controller.propose(10)
-            controller.update(proposed[-10:], [sum(a.genes) / 50 for a in proposed[-10:]])
-        assert len(set(proposed)) == 100
+
+def test_gaussian_process_never_proposes_twice():
+    """Its own suggestions repeat themselves near the optimum: the controller has to look further."""
+    space = BlockSpace(SHAPE, BlockSpaceOptions(blocks=2, widths=3))
+    controller = OptunaController(space, OptunaController.Options(sampler="gp", n_startup=4), seed=1)
+    proposed = []
+    for count in (4, 1, 1, 1, 2):
+        proposed += controller.propose(count)
+        controller.update(proposed[-count:], [float(sum(a.genes)) for a in proposed[-count:]])
+    assert len(set(proposed)) == 9
+
+
+@pytest.mark.parametrize("pattern", [(-7.5,), (1e-30, 2e-30), (0.9, 0.8, -1e9), (1.7e308, -1.7e308)], ids=str)
+def test_gaussian_process_survives_odd_rewards(pattern):
+    space = BlockSpace(SHAPE, BlockSpaceOptions(blocks=3, widths=3))
+    controller = OptunaController(space, OptunaController.Options(sampler="gp", n_startup=4), seed=1)
+    proposed = []
+    for count in (5, 2, 1):
+        proposed += controller.propose(count)
+        told = controller.update(proposed[-count:], [pattern[index % len(pattern)] for index in range(count)])
+        assert np.isfinite(list(told.values())).all()
+    assert len(set(proposed)) == 8
 
 
 def test_gaussian_process_continues_exactly():

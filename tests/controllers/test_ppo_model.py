@@ -19,7 +19,7 @@ from nas_engine.spaces.nasbench201 import NASBench201Space
 from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.spaces.table import TableSpace
 from nas_engine.surrogates.ensemble import RewardModel
-from nas_engine.tables.description import TableDescription, load_description
+from nas_engine.tables.description import load_description
 from nas_engine.tables.table import load_table
 from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 from nas_engine.testing.controller_contract import ControllerContract, MakeController
@@ -33,7 +33,9 @@ Rewards = Callable[[Architecture], float]
 class TestContractOnCells(ControllerContract):
     @pytest.fixture
     def make_controller(self) -> MakeController:
-        return lambda space, seed: PPOModelController(space, PPOModelOptions(), seed)
+        # Fewer candidates than by default: how many are considered is nothing to the promises.
+        options = PPOModelOptions(imagined=16, climbs=1)
+        return lambda space, seed: PPOModelController(space, options, seed)
 
     @pytest.fixture
     def space(self) -> SearchSpace:
@@ -42,23 +44,12 @@ class TestContractOnCells(ControllerContract):
 
 class TestContractOnATable(TestContractOnCells):
     @pytest.fixture
-    def space(self, tmp_path: Path) -> SearchSpace:
+    def space(self, incomplete_table: Callable[..., TableSpace], tmp_path: Path) -> SearchSpace:
         return incomplete_table(tmp_path / "space.npz", rows=700, decisions=5, choices=4)
 
     @pytest.fixture
-    def tiny_space(self, tmp_path: Path) -> SearchSpace:
+    def tiny_space(self, incomplete_table: Callable[..., TableSpace], tmp_path: Path) -> SearchSpace:
         return incomplete_table(tmp_path / "tiny.npz", rows=14, decisions=3, choices=3)
-
-
-def incomplete_table(path: Path, rows: int, decisions: int, choices: int) -> TableSpace:
-    """Some of all combinations of choices, with a metric that has gaps."""
-    rng = np.random.default_rng(0)
-    genes = np.array(np.unravel_index(rng.permutation(choices**decisions)[:rows], (choices,) * decisions)).T
-    size = np.where(rng.random(rows) < 0.1, np.nan, rng.uniform(1, 2, rows))
-    np.savez(path, genes=genes, score=rng.random(rows), size=size)
-    columns = [f"genes.{number}" for number in range(decisions)]
-    described = {"name": "t", "file": str(path), "decisions": columns, "reward": "score", "known": ["size"]}
-    return TableSpace(load_table(TableDescription.model_validate(described)))
 
 
 @pytest.mark.parametrize(

@@ -175,24 +175,24 @@ def test_the_agent_is_an_ordinary_sb3_agent(masked_space, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_learns_a_separable_problem(algorithm):
-    space = BlockSpace(SHAPE, BlockSpaceOptions(blocks=6, widths=5))
+    space = BlockSpace(SHAPE, BlockSpaceOptions(blocks=4, widths=5))
     options = SB3Controller.Options(algorithm=algorithm)
     gained, found = [], []
     for seed in range(2):
-        terms = np.random.default_rng(1000 + seed).random((6, 5))
+        terms = np.random.default_rng(1000 + seed).random((4, 5))
         controller = SB3Controller(space, options, seed)
         rewards: list[float] = []
-        for _ in range(30):
+        for _ in range(12):
             proposed = controller.propose(10)
-            told = [float(terms[range(6), list(a.genes)].sum()) for a in proposed]
+            told = [float(terms[range(4), list(a.genes)].sum()) for a in proposed]
             controller.update(proposed, told)
             rewards += told
         # The policy itself, not what fills up where it repeats known architectures.
         genes = controller.walker.sample(200, torch.Generator().manual_seed(seed)).tolist()
-        policy = np.mean([terms[range(6), row].sum() for row in genes])
+        policy = np.mean([terms[range(4), row].sum() for row in genes])
         deviation = np.sqrt(terms.var(axis=1).sum())
         gained.append((policy - terms.mean(axis=1).sum()) / deviation)
         found.append(max(rewards) - terms.max(axis=1).sum())
-    # A random policy gains 0; the optimum lies about 3.4 deviations above the mean.
+    # A random policy gains 0; the optimum lies 2.5 and 3.3 deviations above the mean.
     assert min(gained) > 1.5
     assert np.mean(found) > -0.1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,22 +88,35 @@ def images() -> Tensor:
 
 
 def export_all(space_name: str, images: Tensor, folder: Path) -> Exported:
+    """Tracing for ONNX takes seconds: processes that run tests side by side share one export in `folder`."""
     model = random_network(space_name, images.shape[2], seed=3)
     shown, unseen = images[:16], images[16:]
-    files = export_network(model, shown, folder, formats=tuple(FORMATS), description=DESCRIPTION)
-    return Exported(model, shown, unseen, folder, files)
+    done = folder.with_suffix(".pickle")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            files = export_network(model, shown, folder, formats=tuple(FORMATS), description=DESCRIPTION)
+            done.write_bytes(pickle.dumps(files))
+    return Exported(model, shown, unseen, folder, pickle.loads(done.read_bytes()))
 
 
 @pytest.fixture(scope="session")
-def nasbench201(images: Tensor, tmp_path_factory) -> Exported:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all processes of pytest-xdist: each has its own folder in that of the session."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def nasbench201(images: Tensor, shared_folder: Path) -> Exported:
     """A network of nasbench201 in all formats."""
-    return export_all("nasbench201", images, tmp_path_factory.mktemp("nasbench201"))
+    return export_all("nasbench201", images, shared_folder / "exported_nasbench201")
 
 
 @pytest.fixture(scope="session")
-def mobilenet(images: Tensor, tmp_path_factory) -> Exported:
+def mobilenet(images: Tensor, shared_folder: Path) -> Exported:
     """A network of mobilenet in all formats, for images that are not square."""
-    return export_all("mobilenet", images[:, :, :6], tmp_path_factory.mktemp("mobilenet"))
+    return export_all("mobilenet", images[:, :, :6], shared_folder / "exported_mobilenet")
 
 
 @pytest.fixture(params=["nasbench201", "mobilenet"])

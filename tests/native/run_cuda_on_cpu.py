@@ -30,6 +30,7 @@ def build(folder: Path) -> ModuleType:
     defines = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_CXX_FLAGS_RELEASE": "-O1",
+        "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",  # pybind11 links with it otherwise, which takes long
         "NAS_ENGINE_AVX512": "OFF",
         "NAS_ENGINE_CUDA_ON_CPU": "ON",
         "Python_EXECUTABLE": sys.executable,

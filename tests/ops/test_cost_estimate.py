@@ -151,7 +151,7 @@ def test_peak_memory_of_a_whole_small_mobilenet_space_is_exact() -> None:
     assert memory_of(space, space.genes(architectures)) == [space.peak_activation_bytes(a) for a in architectures]
 
 
-@pytest.mark.parametrize(("shape", "samples"), [((3, 32, 32, 10), 20_000), ((1, 12, 31, 100), 2_000)])
+@pytest.mark.parametrize(("shape", "samples"), [((3, 32, 32, 10), 4_000), ((1, 12, 31, 100), 2_000)])
 def test_peak_memory_of_random_mobilenets_is_exact(shape: tuple[int, int, int, int], samples: int) -> None:
     space, rng = MobileNetSpace(ImageShape(*shape)), np.random.default_rng(0)
     architectures = [space.sample(rng) for _ in range(samples)]

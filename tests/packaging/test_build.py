@@ -21,7 +21,9 @@ NEW_MODULE = "import sys; sys.path.insert(0, sys.argv[1]); import _C; print(_C.I
 
 
 def build(folder: Path, mode: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "setup.py", "build_ext", f"--build-lib={folder}/lib", f"--build-temp={folder}/temp"]
+    """Without optimisation, which takes most of the time: all other tests run the optimised module."""
+    command = [sys.executable, "setup.py", "build_ext", "--debug"]
+    command += [f"--build-lib={folder}/lib", f"--build-temp={folder}/temp"]
     return subprocess.run(
         command,
         cwd=ROOT,
