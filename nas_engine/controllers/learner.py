@@ -128,9 +128,10 @@ class Learner:
 
         Returns:
             ``entropy`` (nats a decision after the update and its remedy, over the decisions that had more than one open
-            choice), ``entropy_collapsed`` (1 where it was below the floor before the remedy), ``entropy_weight``, ``approx_kl`` (nats a decision, of the whole update),
-            ``grad_norm`` (before clipping), ``repeated_proposals`` (share of draws that were known already) and
-            ``nan_guard`` (1 where the update was undone) and ``restarts`` (turns from the best, see `patience`).
+            choice), ``entropy_collapsed`` (1 where it was below the floor before the remedy), ``entropy_weight``,
+            ``approx_kl`` (nats a decision, of the whole update), ``grad_norm`` (before clipping),
+            ``repeated_proposals`` (share of draws that were known already), ``nan_guard`` (1 where the update was
+            undone) and ``restarts`` (turns away from the best, see `patience`).
         """
         with torch.no_grad():
             after = self.policy.evaluate(before.genes)
