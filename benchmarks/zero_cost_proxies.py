@@ -1,0 +1,116 @@
+"""Zero-cost proxies of all cells of NAS-Bench-201 on real CIFAR-10 images, as a file that `benchmark --proxies` reads.
+
+Each of the different cells is computed once, on a small network of one thread with measured seconds, and its values
+stand in the rows of all cells that compute the same. No accuracy is read. `--correlate` afterwards compares a finished
+file with a column of the table, as information.
+
+    python zero_cost_proxies.py --data ../../shared/data/cifar10_7k.npz --out results/nasbench201_proxies.csv.gz
+    python zero_cost_proxies.py --correlate val12_cifar10 --out results/nasbench201_proxies.csv.gz
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import itertools
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from record import machine_facts
+from scipy.stats import spearmanr
+
+from nas_engine.data.loading import load_dataset
+from nas_engine.proxies.scoring import PROXIES, NetworkProxies
+from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
+from nas_engine.tables.description import load_description
+from nas_engine.tables.reading import numbers, read_columns
+from nas_engine.types import Architecture
+
+logger = logging.getLogger(__name__)
+
+CHANNELS, CELLS = 8, 1
+BATCH = 16
+_EVERY = 500  # architectures between two lines of progress
+
+
+def main() -> None:
+    """Compute and write, or compare what was written."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default="cifar10_7k.npz", help="images, as `data` of a search")
+    parser.add_argument("--out", type=Path, default=Path("nasbench201_proxies.csv.gz"), metavar="FILE.csv.gz")
+    parser.add_argument("--correlate", metavar="COLUMN", help="compute nothing: compare the file with this column")
+    parser.add_argument("--quick", action="store_true", help="twenty cells only, to see that it runs")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.correlate:
+        correlate(options.out, options.correlate)
+    else:
+        compute(options.data, options.out, 20 if options.quick else None)
+
+
+def compute(data: str, out: Path, most: int | None) -> None:
+    """Values and seconds of all different cells, or of the first `most`, written to `out` and, in sum, beside it."""
+    torch.set_num_threads(1)
+    dataset = load_dataset(data)
+    space = NASBench201Space(dataset.shape, NASBench201Options(channels=CHANNELS, cells=CELLS, allow_disconnected=True))
+    classes: dict[Architecture, list[Architecture]] = {}
+    for cell in space:
+        classes.setdefault(space.canonical(cell), []).append(cell)
+    proxies = NetworkProxies(space, dataset, tuple(PROXIES), seed=0, batch=BATCH)
+    proxies.measure(next(iter(classes)))  # the first call of a process is slow
+    started, rows, seconds = time.perf_counter(), [], dict.fromkeys(PROXIES, 0.0)
+    for done, (canonical, members) in enumerate(itertools.islice(classes.items(), most), start=1):
+        measured = proxies.measure(canonical)
+        fields = [f"{value:.6g}" for value, _ in measured.values()] + [f"{took:.3g}" for _, took in measured.values()]
+        rows += [["".join(map(str, member.genes)), *fields] for member in members]
+        seconds = {name: seconds[name] + took for name, (_, took) in measured.items()}
+        if done % _EVERY == 0:
+            logger.info("%d of %d, %.0f s", done, len(classes), time.perf_counter() - started)
+    _write(out, ["ops", *PROXIES, *(f"{name}_s" for name in PROXIES)], rows)
+    facts = {
+        "machine": machine_facts(),
+        "network": {"channels": CHANNELS, "cells": CELLS, "image": list(dataset.train.images.shape[1:])},
+        "images": BATCH,
+        "cells_computed": done,
+        "rows": len(rows),
+        "mean_seconds": {name: total / done for name, total in seconds.items()},
+        "seconds": time.perf_counter() - started,
+    }
+    out.with_name(out.name.partition(".")[0] + ".json").write_text(json.dumps(facts, indent=1) + "\n")
+    logger.info("%s: %d rows, %d bytes; seconds a cell %s", out, len(rows), out.stat().st_size, facts["mean_seconds"])
+
+
+def _write(out: Path, header: list[str], rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
+
+
+def correlate(file: Path, column: str) -> None:
+    """Spearman's rank correlation of each proxy with a column of the table, over all cells and over the best tenth."""
+    table = read_columns(Path(load_description("nasbench201").file), ["ops", column])
+    found = read_columns(file, ["ops", *PROXIES])
+    accuracy = dict(zip(table["ops"], numbers(table[column], column, "table"), strict=True))
+    truth = np.array([accuracy[ops] for ops in found["ops"]])
+    best = truth >= np.quantile(truth, 0.9)
+    for name in PROXIES:
+        values = np.nan_to_num(numbers(found[name], name, file.name), nan=-np.inf, neginf=-1e9)
+        logger.info(
+            "%s: %.3f with %s over %d cells, %.3f over the best tenth",
+            name,
+            spearmanr(values, truth).statistic,
+            column,
+            len(truth),
+            spearmanr(values[best], truth[best]).statistic,
+        )
+
+
+if __name__ == "__main__":
+    main()
