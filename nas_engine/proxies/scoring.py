@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from nas_engine.types import Architecture
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 FloatArray = npt.NDArray[np.float64]
 Proxy = Callable[[nn.Module, Tensor, Tensor], float]
 """(untrained network, images, labels) -> a number, higher is better; the network is not changed."""
@@ -111,14 +112,20 @@ class NetworkProxies:
         """Value and seconds of each proxy of one architecture."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self._seed)
-            network = self._space.build(architecture).to(self._device)
-            return {name: self._timed(name, network, architecture) for name in self.names}
+            network = self._guarded(architecture, "network", lambda: self._space.build(architecture).to(self._device))
+            return {name: self._timed(architecture, name, network) for name in self.names}
 
-    def _timed(self, name: str, network: nn.Module, architecture: Architecture) -> tuple[float, float]:
+    def _timed(self, architecture: Architecture, name: str, network: nn.Module | None) -> tuple[float, float]:
         started = self._clock()
+        value = None
+        if network is not None:
+            value = self._guarded(architecture, name, lambda: PROXIES[name](network, self._images, self._labels))
+        return np.nan if value is None else value, self._clock() - started
+
+    def _guarded(self, architecture: Architecture, what: str, compute: Callable[[], Result]) -> Result | None:
+        """What `compute` returns; None where it fails: whatever happens inside one network, the search goes on."""
         try:
-            value = PROXIES[name](network, self._images, self._labels)
-        except Exception:  # whatever happens inside one network, the search goes on
-            logger.warning("proxy %s of %s failed", name, architecture.key, exc_info=True)
-            value = np.nan
-        return value, self._clock() - started
+            return compute()
+        except Exception:
+            logger.warning("%s of %s failed", what, architecture.key, exc_info=True)
+            return None
