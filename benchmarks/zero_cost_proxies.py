@@ -18,6 +18,7 @@ import io
 import itertools
 import json
 import logging
+import multiprocessing
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -50,44 +51,68 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("nasbench201_proxies.csv.gz"), metavar="FILE.csv.gz")
     parser.add_argument("--correlate", metavar="COLUMN", help="compute nothing: compare the file with this column")
     parser.add_argument("--quick", action="store_true", help="twenty cells only, to see that it runs")
+    parser.add_argument("--processes", type=int, default=1, help="that compute, each with one thread")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.correlate:
         correlate(options.out, options.correlate)
     else:
-        compute(options.data, options.out, 20 if options.quick else None)
+        compute(options.data, options.out, 20 if options.quick else None, options.processes)
 
 
-def compute(data: str, out: Path, most: int | None) -> None:
+def compute(data: str, out: Path, most: int | None, processes: int) -> None:
     """Values and seconds of all different cells, or of the first `most`, written to `out` and, in sum, beside it."""
-    torch.set_num_threads(1)
-    dataset = _halved(load_dataset(data))
-    space = NASBench201Space(dataset.shape, NASBench201Options(channels=CHANNELS, cells=CELLS, allow_disconnected=True))
-    classes: dict[Architecture, list[Architecture]] = {}
-    for cell in space:
-        classes.setdefault(space.canonical(cell), []).append(cell)
-    proxies = NetworkProxies(space, dataset, tuple(PROXIES), seed=0, batch=BATCH, clock=time.thread_time)
-    proxies.measure(next(iter(classes)))  # the first call of a process is slow
-    started, rows, seconds = time.perf_counter(), [], dict.fromkeys(PROXIES, 0.0)
-    for done, (canonical, members) in enumerate(itertools.islice(classes.items(), most), start=1):
-        measured = proxies.measure(canonical)
-        fields = [f"{value:.6g}" for value, _ in measured.values()] + [f"{took:.3g}" for _, took in measured.values()]
-        rows += [["".join(map(str, member.genes)), *fields] for member in members]
-        seconds = {name: seconds[name] + took for name, (_, took) in measured.items()}
-        if done % _EVERY == 0:
-            logger.info("%d of %d, %.0f s", done, len(classes), time.perf_counter() - started)
+    started, rows = time.perf_counter(), []
+    seconds = dict.fromkeys(PROXIES, 0.0)
+    classes = _classes(_halved(load_dataset(data)))
+    chosen = list(itertools.islice(classes, most))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _start, (data,)) as pool:
+        for done, measured in enumerate(pool.imap(_measure, chosen, chunksize=20), start=1):
+            values = [f"{value:.6g}" for value, _ in measured.values()]
+            values += [f"{took:.3g}" for _, took in measured.values()]
+            rows += [["".join(map(str, member.genes)), *values] for member in classes[chosen[done - 1]]]
+            seconds = {name: seconds[name] + took for name, (_, took) in measured.items()}
+            if done % _EVERY == 0:
+                logger.info("%d of %d, %.0f s", done, len(chosen), time.perf_counter() - started)
     _write(out, ["ops", *PROXIES, *(f"{name}_s" for name in PROXIES)], rows)
     facts = {
         "machine": machine_facts(),
-        "network": {"channels": CHANNELS, "cells": CELLS, "image": list(dataset.train.images.shape[1:])},
+        "network": {"channels": CHANNELS, "cells": CELLS, "image": [3, 16, 16]},
         "images": BATCH,
-        "cells_computed": done,
+        "cells_computed": len(chosen),
         "rows": len(rows),
-        "mean_seconds": {name: total / done for name, total in seconds.items()},
-        "seconds": time.perf_counter() - started,
+        "mean_seconds": {name: total / len(chosen) for name, total in seconds.items()},
     }
     out.with_name(out.name.partition(".")[0] + ".json").write_text(json.dumps(facts, indent=1) + "\n")
     logger.info("%s: %d rows, %d bytes; seconds a cell %s", out, len(rows), out.stat().st_size, facts["mean_seconds"])
+
+
+def _space(dataset: ImageDataset) -> NASBench201Space:
+    return NASBench201Space(dataset.shape, NASBench201Options(channels=CHANNELS, cells=CELLS, allow_disconnected=True))
+
+
+def _classes(dataset: ImageDataset) -> dict[Architecture, list[Architecture]]:
+    """All cells, by the cell that stands for those that compute the same."""
+    space, classes = _space(dataset), dict[Architecture, list[Architecture]]()
+    for cell in space:
+        classes.setdefault(space.canonical(cell), []).append(cell)
+    return classes
+
+
+_proxies: list[NetworkProxies] = []  # the one of this process
+
+
+def _start(data: str) -> None:
+    torch.set_num_threads(1)
+    dataset = _halved(load_dataset(data))
+    space = _space(dataset)
+    _proxies[:] = [NetworkProxies(space, dataset, tuple(PROXIES), seed=0, batch=BATCH, clock=time.thread_time)]
+    _measure(space.architecture([3] * 6))  # the first call of a process is slow
+
+
+def _measure(cell: Architecture) -> dict[str, tuple[float, float]]:
+    return _proxies[0].measure(cell)
 
 
 def _halved(dataset: ImageDataset) -> ImageDataset:

@@ -124,7 +124,7 @@ class Search:
         return diagnostics
 
     def _propose(self, count: int) -> list[Architecture]:
-        """Proposals of the controller; what it computes of zero-cost proxies meanwhile is added to the run's seconds."""
+        """Proposals of the controller; seconds that it spends on zero-cost proxies are added to those of the run."""
         proxies = self.parts.proxies
         if proxies is None:
             return self.parts.controller.propose(count)

@@ -43,11 +43,11 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float(np.linalg.slogdet(patterns.kernel.cpu().numpy())[1])
 
 
-class _Patterns(TorchDispatchMode):
+class _Patterns(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up, over all activations computed within the context, how many units agree for each pair of images."""
 
     def __init__(self, batch: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kernel = torch.zeros(batch, batch, dtype=torch.float64)
 
     def __torch_dispatch__(

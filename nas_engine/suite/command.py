@@ -15,8 +15,8 @@ from nas_engine.store import write_atomically
 from nas_engine.suite.harness import Benchmark, run_benchmark
 from nas_engine.suite.markdown import read_published, render
 from nas_engine.suite.methods import parse_methods
-from nas_engine.suite.proxies import SimulatedProxies
 from nas_engine.suite.plot import plot_anytime, require_matplotlib
+from nas_engine.suite.proxies import SimulatedProxies
 from nas_engine.suite.run import DEFAULT_CAP, Budget
 from nas_engine.suite.summary import summarise
 from nas_engine.tables.description import TableDescription, load_description

@@ -196,7 +196,9 @@ def load_description(
             keeps = name == "reward" and isinstance(settings.get(name), Mapping) and isinstance(value, str)
             settings[name] = {**settings[name], "column": value} if keeps else value
     description = checked(TableDescription, settings, "")
-    return _with_proxies(_located(description, folder, file), proxies, file.parent if file is not None else None, folder)
+    return _with_proxies(
+        _located(description, folder, file), proxies, file.parent if file is not None else None, folder
+    )
 
 
 def _settings(table: str) -> tuple[dict[str, Any], Path | None]:

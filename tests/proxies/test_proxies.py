@@ -130,9 +130,7 @@ def test_grad_norm_is_a_sum_of_norms(network: nn.Module, images: Tensor, labels:
 
 
 @every_proxy
-def test_leaves_no_trace(
-    proxy: Callable[..., float], network: nn.Module, images: Tensor, labels: Tensor
-) -> None:
+def test_leaves_no_trace(proxy: Callable[..., float], network: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Weights, statistics, gradients, modes, and the global generator are as before, in any mode and without grad."""
     network[0].eval()
     network[4].weight.requires_grad_(False)
@@ -174,7 +172,9 @@ def test_better_connected_cells_score_higher(proxy: Callable[..., float], images
 
 @every_proxy
 def test_works_on_other_spaces(proxy: Callable[..., float], images: Tensor, labels: Tensor) -> None:
-    options = MobileNetOptions(stages=((8, 2, 1), (12, 2, 2)), width_multipliers=(0.5, 1.0), stem_width=8, head_width=20)
+    options = MobileNetOptions(
+        stages=((8, 2, 1), (12, 2, 2)), width_multipliers=(0.5, 1.0), stem_width=8, head_width=20
+    )
     space = MobileNetSpace(SHAPE, options)
     values = [proxy(space.build(space.sample(np.random.default_rng(seed))), images, labels) for seed in range(4)]
     assert all(map(math.isfinite, values))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_a_network_that_cannot_be_built_has_no_values(digits: ImageDataset) -> N
     [(["nasswot"], "did you mean 'naswot'?"), (["synflow", "synflow"], "names one twice"), (["zen"], "Allowed: grad")],
 )
 def test_bad_names_are_one_line(names: list[str], expected: str) -> None:
-    with pytest.raises(ConfigError, match="^controller.proxies: [^\n]*$") as caught:
+    with pytest.raises(ConfigError, match=r"^controller\.proxies: [^\n]*$") as caught:
         check_proxy_names(names, tuple(PROXIES))
     assert expected in str(caught.value)
 
@@ -89,7 +90,7 @@ class Listed:
     """Values by the first gene; NaN, infinities and ties among them."""
 
     names = ("one", "other")
-    values = {0: (1.0, 5.0), 1: (2.0, math.nan), 2: (-math.inf, 7.0), 3: (3.0, 7.0), 4: (1e12, -2.0)}
+    values: ClassVar = {0: (1.0, 5.0), 1: (2.0, math.nan), 2: (-math.inf, 7.0), 3: (3.0, 7.0), 4: (1e12, -2.0)}
 
     def __init__(self) -> None:
         self.seconds, self.asked = 0.0, []

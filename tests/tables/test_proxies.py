@@ -47,7 +47,9 @@ def test_decisions_may_be_digits_of_one_column(tmp_path: Path) -> None:
     """The second file need not hold all choices."""
     (tmp_path / "t.csv").write_text("ops,score\n00,1\n02,2\n11,3\n")
     (tmp_path / "p.csv").write_text("ops,wot\n11,7\n00,5\n")
-    (tmp_path / "m.yaml").write_text("file: t.csv\ndecisions: ops\nreward: score\nproxies: {file: p.csv, columns: wot}\n")
+    (tmp_path / "m.yaml").write_text(
+        "file: t.csv\ndecisions: ops\nreward: score\nproxies: {file: p.csv, columns: wot}\n"
+    )
     proxies = load_proxies(load_table(load_description(str(tmp_path / "m.yaml"))))
     np.testing.assert_array_equal(proxies.values, [[5], [np.nan], [7]])
     assert proxies.seconds.tolist() == [[0], [0], [0]]
@@ -85,5 +87,5 @@ def test_a_mistake_is_one_line(write, proxies: str, text: str, expected: str) ->
 
 
 def test_a_file_without_a_description_is_refused(write, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not say what the columns of '[^']*p.csv' are: add 'proxies'"):
+    with pytest.raises(ConfigError, match=r"does not say what the columns of '[^']*p\.csv' are: add 'proxies'"):
         load_description(write(GOOD, DESCRIPTION), proxies=tmp_path / "p.csv")
