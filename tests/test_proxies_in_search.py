@@ -1,4 +1,4 @@
-"""A search whose controller uses zero-cost proxies: their seconds are written down, it resumes, mistakes are one line."""
+"""A search with zero-cost proxies: their seconds are written down, it resumes, and mistakes are one line."""
 
 from __future__ import annotations
 
