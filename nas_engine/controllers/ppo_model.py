@@ -195,15 +195,7 @@ class PPOModelController:
 
     def _best_unseen(self, imagined: list[Architecture], optimism: float) -> Architecture | None:
         """The unseen architecture with the highest bound, claimed; None where all that come to mind are seen."""
-        imagined = list(dict.fromkeys(imagined))
-        bounds = dict(zip(imagined, self._bounds(imagined, optimism), strict=True))
-        for _ in range(2 if self.options.climbs else 0):
-            tops = sorted(bounds, key=bounds.__getitem__, reverse=True)[: self.options.climbs]
-            centres = [*tops, *self._ppo.proposer.best(self.options.climbs)]
-            around = (self.space.canonical(a) for centre in centres for a in self.space.neighbours(centre))
-            fresh = [architecture for architecture in dict.fromkeys(around) if architecture not in bounds]
-            if fresh:
-                bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
+        bounds = self._candidates(imagined, optimism)
         if self._proxies is not None:
             bounds = self._looked_at(bounds, optimism)
         unseen = [architecture for architecture in bounds if architecture not in self._seen]
@@ -213,6 +205,19 @@ class PPOModelController:
         self._seen.claim(best)
         self._expected[best] = float(self._predict([best])[0][0])
         return best
+
+    def _candidates(self, imagined: list[Architecture], optimism: float) -> dict[Architecture, float]:
+        """What is imagined, and neighbours of the best of it and of the best known, with their bounds."""
+        imagined = list(dict.fromkeys(imagined))
+        bounds = dict(zip(imagined, self._bounds(imagined, optimism), strict=True))
+        for _ in range(2 if self.options.climbs else 0):
+            tops = sorted(bounds, key=bounds.__getitem__, reverse=True)[: self.options.climbs]
+            centres = [*tops, *self._ppo.proposer.best(self.options.climbs)]
+            around = (self.space.canonical(a) for centre in centres for a in self.space.neighbours(centre))
+            fresh = [architecture for architecture in dict.fromkeys(around) if architecture not in bounds]
+            if fresh:
+                bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
+        return bounds
 
     def _looked_at(self, bounds: dict[Architecture, float], optimism: float) -> dict[Architecture, float]:
         """Bounds of the most promising unseen architectures, their proxies computed, and of all others so known."""
