@@ -46,7 +46,13 @@ class ExpectedImprovement(PPOModelController):
 
     def _candidates(self, imagined: list[Architecture], optimism: float) -> dict[Architecture, float]:
         # The policy learns from, and climbs follow, the upper confidence bound.
-        considered = list(super()._candidates(imagined, optimism))
+        return self._values(list(super()._candidates(imagined, optimism)))
+
+    def _looked_at(self, bounds: dict[Architecture, float], optimism: float) -> dict[Architecture, float]:
+        known = list(super()._looked_at(bounds, optimism))
+        return self._values(known) if known else {}
+
+    def _values(self, considered: list[Architecture]) -> dict[Architecture, float]:
         mean, deviation = self._predict(considered)
         best = ensemble.log_rank_scores(np.array(list(self._seen.rewards.values()))).max()
         z = (mean - best) / deviation
@@ -92,6 +98,8 @@ VARIANTS = (
     _variant("E A, warm start only", asked=TWO, weight=1e-9),
     _variant("ei/cost^0.0", make=ExpectedImprovement),
     _variant("ei/cost^1.0", make=ImprovementPerSecond),
+    _variant("A + ei/cost^0.0", make=ExpectedImprovement, asked=TWO),
+    _variant("A + ei/cost^1.0", make=ImprovementPerSecond, asked=TWO),
 )
 
 
