@@ -18,12 +18,13 @@ from nas_engine.evaluators.fit import check_images, usable_device
 from nas_engine.limits import Constraint
 from nas_engine.objectives import FeasibilityReport, feasibility_report
 from nas_engine.options import Options
+from nas_engine.proxies.scoring import NetworkProxies
 from nas_engine.search_loop import SearchParts, price
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture
 
 # Distinct streams from one seed, so that changing one phase leaves the draws of the others alone.
-CONTROLLER_STREAM, EVALUATOR_STREAM, RANDOM_STREAM, FEASIBILITY_STREAM = range(4)
+CONTROLLER_STREAM, EVALUATOR_STREAM, RANDOM_STREAM, FEASIBILITY_STREAM, PROXY_STREAM = range(5)
 _SMALL_BATCH_MACS = 1e8
 _SAMPLES, _MEASURED_SAMPLES = 2000, 64  # a measured latency takes some 50 ms an architecture
 
@@ -44,14 +45,16 @@ def assemble(config: SearchConfig, dataset: ImageDataset) -> SearchParts:
     cost_models = _cost_models(config, space, {*objective.needs, *(c.metric for c in constraints)})
     controller_seed = seed_of(config.seed, CONTROLLER_STREAM)
     evaluator_seed = seed_of(config.seed, EVALUATOR_STREAM)
+    proxies = _proxies(config, space, dataset)
     return SearchParts(
         space=space,
-        controller=config.controller.factory(space, config.controller.options, controller_seed),
+        controller=config.controller.factory(space, config.controller.options, controller_seed, *proxies),
         evaluator=config.evaluator.factory(space, dataset, config.evaluator.options, evaluator_seed, config.device),
         cost_models=cost_models,
         objective=objective,
         constraints=constraints,
         controller_name=config.controller.name,
+        proxies=proxies[0] if proxies else None,
     )
 
 
@@ -94,6 +97,13 @@ def choose_threads(config: SearchConfig, space: SearchSpace) -> int:
 def seed_of(seed: int, stream: int) -> int:
     """An independent seed for one of the streams of a run."""
     return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+
+
+def _proxies(config: SearchConfig, space: SearchSpace, dataset: ImageDataset) -> list[NetworkProxies]:
+    """What a controller is handed besides, where its options name zero-cost proxies."""
+    names = getattr(config.controller.options, "proxies", ())
+    seed = seed_of(config.seed, PROXY_STREAM)
+    return [NetworkProxies(space, dataset, names, seed, config.device)] if names else []
 
 
 def _cost_models(config: SearchConfig, space: SearchSpace, needed: set[str]) -> tuple[CostModel, ...]:

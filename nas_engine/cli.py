@@ -201,6 +201,9 @@ def benchmark(
         bool, typer.Option("--merge-isomorphic", help="Rows that the description's space calls equal count as one.")
     ] = False,
     published: Annotated[Path | None, typer.Option(help="CSV of published results, of the described form")] = None,
+    proxies: Annotated[
+        Path | None, typer.Option(help="file of zero-cost proxies; by default in NAS_ENGINE_DATA or beside the table")
+    ] = None,
     out: Annotated[Path, typer.Option(help="results; single seeds go beside it as NAME.seeds.jsonl")] = Path(
         "results.json"
     ),
@@ -233,6 +236,7 @@ def benchmark(
         constraints=constraint,
         merge_isomorphic=merge_isomorphic,
         published=published,
+        proxies=proxies,
         out=out,
         plot=plot,
         processes=processes,

@@ -16,11 +16,13 @@ from nas_engine.costs.base import CostModel
 from nas_engine.evaluators.base import Evaluator
 from nas_engine.limits import Constraint
 from nas_engine.objectives import Objective, constrained_reward
+from nas_engine.proxies.scoring import ProxyScores
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, Failure, FailureKind, Metrics, Outcome, Trial
 
 _IDLE_STEPS = 5  # a controller repeats itself only when a space is exhausted, so a few steps settle it
 _PROPOSALS_PER_EVALUATION = 200  # bounds a search whose constraints almost nothing meets
+_PROXY_SECONDS = "proxies_in_search"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class SearchParts:
     objective: Objective
     constraints: tuple[Constraint, ...]
     controller_name: str
+    proxies: ProxyScores | None = None
 
 
 def price(cost_models: Sequence[CostModel], architectures: Sequence[Architecture]) -> list[dict[str, float]]:
@@ -104,9 +107,11 @@ class Search:
 
     def _run_step(self) -> Diagnostics:
         started = time.perf_counter()
-        proposals = self.parts.controller.propose(min(self.proposals, self.evaluations - self.paid))
+        proposals = self._propose(min(self.proposals, self.evaluations - self.paid))
         trials = self._collect(proposals)
         diagnostics = self.parts.controller.update([t.architecture for t in trials], [t.reward for t in trials])
+        if self.parts.proxies is not None:
+            diagnostics = {**diagnostics, _PROXY_SECONDS: self.context.store.meta("seconds")[_PROXY_SECONDS]}
         self.proposed += len(trials)
         self.paid += sum(map(_is_paid, trials))
         self._idle = 0 if any(not trial.cached for trial in trials) else self._idle + 1
@@ -117,6 +122,18 @@ class Search:
             state = {"step": self.step, "idle": self._idle, "controller": self.parts.controller.state_dict()}
             self.context.store.save_checkpoint("search", state)
         return diagnostics
+
+    def _propose(self, count: int) -> list[Architecture]:
+        """Proposals of the controller; seconds that it spends on zero-cost proxies are added to those of the run."""
+        proxies = self.parts.proxies
+        if proxies is None:
+            return self.parts.controller.propose(count)
+        before = proxies.seconds
+        proposals = self.parts.controller.propose(count)
+        total: dict[str, float] = self.context.store.meta("seconds") or {}
+        total[_PROXY_SECONDS] = total.get(_PROXY_SECONDS, 0.0) + proxies.seconds - before
+        self.context.store.set_meta("seconds", total)
+        return proposals
 
     def _collect(self, proposals: Sequence[Architecture]) -> list[Trial]:
         """Trials of this step: those a former process has paid for already, then the rest."""

@@ -17,7 +17,7 @@ from nas_engine.context import Advance, Reporter
 from nas_engine.result import SearchResult
 
 _LINE_EVERY_SECONDS = 5.0
-_SHOWN = ("loss", "accuracy", "best reward", "entropy", "learning_rate", "looked at")
+_SHOWN = ("loss", "accuracy", "best reward", "entropy", "learning_rate", "looked at", "proxies_in_search")
 
 
 class BarReporter:

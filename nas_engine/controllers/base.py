@@ -14,7 +14,9 @@ Diagnostics = Mapping[str, float]
 class Controller(Protocol):
     """Proposes architectures and learns from their rewards.
 
-    Built as ``factory(space, options, seed)`` where `options` is an instance of the class attribute ``Options``.
+    Built as ``factory(space, options, seed)`` where `options` is an instance of the class attribute ``Options``; where
+    that has a field ``proxies`` and it is not empty, as ``factory(space, options, seed, proxies)``: the fourth argument
+    is a `nas_engine.proxies.scoring.ProxyScores` of these names.
 
     Promises:
 

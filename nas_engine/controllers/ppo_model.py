@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Sequence
 
@@ -12,7 +13,10 @@ from pydantic import Field
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.options import PPOOptions
 from nas_engine.controllers.ppo import PPOController
+from nas_engine.errors import ConfigError
 from nas_engine.options import Options
+from nas_engine.proxies.memory import ProxyMemory
+from nas_engine.proxies.scoring import ProxyScores
 from nas_engine.scores import FloatArray, log_rank_scores, ranks
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.surrogates.ensemble import RewardModel
@@ -41,6 +45,15 @@ class PPOModelOptions(Options):
         0.3, ge=0, description="entropy, nats a decision, below which entropy_collapsed acts; 0: never"
     )
     hidden_size: int = Field(48, ge=1, description="size of the LSTM state")
+    proxies: tuple[str, ...] = Field(
+        (), description="zero-cost proxies that the model sees too: naswot, synflow, grad_norm; none: off"
+    )
+    proxy_pool: int = Field(
+        200, ge=1, description="random architectures whose proxies are computed first; the best of them are evaluated"
+    )
+    proxy_candidates: int = Field(
+        16, ge=1, description="most promising architectures whose proxies are computed before each proposal"
+    )
 
 
 class PPOModelController:
@@ -60,14 +73,29 @@ class PPOModelController:
 
     Options = PPOModelOptions
 
-    def __init__(self, space: SearchSpace, options: PPOModelOptions = PPOModelOptions(), seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: PPOModelOptions = PPOModelOptions(),
+        seed: int = 0,
+        proxies: ProxyScores | None = None,
+    ) -> None:
         """Build an untrained policy and a model without data.
 
         Args:
             space: architectures to propose.
             options: of the algorithm.
             seed: of the initial weights and all draws.
+            proxies: computes those that the options name.
+
+        Raises:
+            ConfigError: the options name proxies that `proxies` does not compute.
         """
+        if options.proxies != (proxies.names if proxies is not None else ()):
+            raise ConfigError(
+                f"controller.proxies are {', '.join(options.proxies) or 'none'}, but the controller was handed "
+                f"{'none' if proxies is None else ', '.join(proxies.names)}: build it with proxies of the same names"
+            )
         self.space, self.options = space, options
         ppo = PPOOptions(
             learning_rate=options.learning_rate,
@@ -79,6 +107,7 @@ class PPOModelController:
         self.policy = self._ppo.policy
         self._seen = self._ppo.proposer.seen
         self._model = RewardModel(space)
+        self._proxies = None if proxies is None else ProxyMemory(proxies)
         self._expected: dict[Architecture, float] = {}
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
@@ -103,6 +132,7 @@ class PPOModelController:
         """Policy, memory, what was expected of those that wait, and random states."""
         return {
             "ppo": self._ppo.state_dict(),
+            "proxies": None if self._proxies is None else self._proxies.state_dict(),
             "expected": [[list(architecture.genes), score] for architecture, score in self._expected.items()],
             "learned": dict(self._learned),
             "learned_at": self._learned_at,
@@ -113,6 +143,8 @@ class PPOModelController:
     def load_state_dict(self, state: StateDict) -> None:
         """Continue from `state`."""
         self._ppo.load_state_dict(state["ppo"])
+        if self._proxies is not None:
+            self._proxies.load_state_dict(state["proxies"], self.space.name)
         self._expected = {Architecture(self.space.name, tuple(genes)): score for genes, score in state["expected"]}
         self._learned, self._learned_at = dict(state["learned"]), int(state["learned_at"])
         self._rng.bit_generator.state = json.loads(state["rng"])
@@ -121,7 +153,7 @@ class PPOModelController:
     def _next(self) -> Architecture:
         known = len(self._seen.rewards)
         if known < self.options.random_first or self._seen.exhausted:
-            return self._seen.draw(self._rng)
+            return self._best_by_proxies() or self._seen.draw(self._rng)
         self._fit()
         optimism = self.options.optimism[(known + len(self._seen.waiting)) % len(self.options.optimism)]
         due = known - self._learned_at >= self.options.every
@@ -139,7 +171,11 @@ class PPOModelController:
             chosen = np.union1d(np.argsort(-scores, kind="stable")[:half], np.arange(len(scores))[-half:])
             architectures, scores = [architectures[i] for i in chosen], scores[chosen]
         waiting = {a: self._expected[a] for a in self._seen.waiting if a in self._expected}
-        self._model.fit(self.space.genes([*architectures, *waiting]), np.concatenate([scores, list(waiting.values())]))
+        fitted = [*architectures, *waiting]
+        scores = np.concatenate([scores, list(waiting.values())])
+        if self._proxies is not None:
+            self._proxies.compute(fitted)
+        self._model.fit(self.space.genes(fitted), scores, self._normal_scores(fitted))
 
     def _learn(self, optimism: float) -> None:
         """One round: imagine, score, learn."""
@@ -154,11 +190,24 @@ class PPOModelController:
         return genes, [self.space.canonical(Architecture(self.space.name, tuple(row))) for row in genes.tolist()]
 
     def _bounds(self, architectures: Sequence[Architecture], optimism: float) -> FloatArray:
-        mean, deviation = self._model.predict(self.space.genes(architectures))
+        mean, deviation = self._predict(architectures)
         return mean + optimism * deviation
 
     def _best_unseen(self, imagined: list[Architecture], optimism: float) -> Architecture | None:
         """The unseen architecture with the highest bound, claimed; None where all that come to mind are seen."""
+        bounds = self._candidates(imagined, optimism)
+        if self._proxies is not None:
+            bounds = self._looked_at(bounds, optimism)
+        unseen = [architecture for architecture in bounds if architecture not in self._seen]
+        if not unseen:
+            return None
+        best = max(unseen, key=bounds.__getitem__)
+        self._seen.claim(best)
+        self._expected[best] = float(self._predict([best])[0][0])
+        return best
+
+    def _candidates(self, imagined: list[Architecture], optimism: float) -> dict[Architecture, float]:
+        """What is imagined, and neighbours of the best of it and of the best known, with their bounds."""
         imagined = list(dict.fromkeys(imagined))
         bounds = dict(zip(imagined, self._bounds(imagined, optimism), strict=True))
         for _ in range(2 if self.options.climbs else 0):
@@ -168,10 +217,28 @@ class PPOModelController:
             fresh = [architecture for architecture in dict.fromkeys(around) if architecture not in bounds]
             if fresh:
                 bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
+        return bounds
+
+    def _looked_at(self, bounds: dict[Architecture, float], optimism: float) -> dict[Architecture, float]:
+        """Bounds of the most promising unseen architectures, their proxies computed, and of all others so known."""
+        assert self._proxies is not None
         unseen = [architecture for architecture in bounds if architecture not in self._seen]
-        if not unseen:
+        self._proxies.compute(heapq.nlargest(self.options.proxy_candidates, unseen, key=bounds.__getitem__))
+        known = [architecture for architecture in self._proxies.values if architecture not in self._seen]
+        return dict(zip(known, self._bounds(known, optimism), strict=True)) if known else {}
+
+    def _best_by_proxies(self) -> Architecture | None:
+        """The best unseen architecture of a random pool, by the mean rank of its proxies; None without proxies."""
+        if self._proxies is None:
             return None
-        best = max(unseen, key=bounds.__getitem__)
-        self._seen.claim(best)
-        self._expected[best] = float(self._model.predict(self.space.genes([best]))[0][0])
-        return best
+        if not self._proxies.values:
+            drawn = [self.space.canonical(self.space.sample(self._rng)) for _ in range(self.options.proxy_pool)]
+            self._proxies.compute(drawn)
+        best = (self._seen.claim(architecture) for architecture in self._proxies.best(self.options.proxy_pool))
+        return next((architecture for architecture in best if architecture is not None), None)
+
+    def _predict(self, architectures: Sequence[Architecture]) -> tuple[FloatArray, FloatArray]:
+        return self._model.predict(self.space.genes(architectures), self._normal_scores(architectures))
+
+    def _normal_scores(self, architectures: Sequence[Architecture]) -> FloatArray | None:
+        return None if self._proxies is None else self._proxies.normal_scores(architectures)

@@ -13,6 +13,7 @@ from nas_engine.errors import ConfigError, nearest_hint
 from nas_engine.registry import resolve
 from nas_engine.spaces.base import CellStructure, CostTable, SearchSpace
 from nas_engine.spaces.diagram import DecisionDiagram
+from nas_engine.tables.proxies import TableProxies, load_proxies
 from nas_engine.tables.table import Table
 from nas_engine.types import Architecture, Decision, ImageShape
 
@@ -65,6 +66,15 @@ class TableSpace(SearchSpace):
         """The highest reward of a canonical architecture."""
         rows = slice(None) if self._representatives is None else sorted(set(self._representatives))
         return float(self.table.rewards[rows].max())
+
+    @cached_property
+    def proxies(self) -> TableProxies:
+        """Zero-cost proxies of all rows; their file is read when they are first asked for.
+
+        Raises:
+            ConfigError: the table has none, or their file cannot be used.
+        """
+        return load_proxies(self.table)
 
     @cached_property
     def distinct(self) -> int:

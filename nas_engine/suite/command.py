@@ -16,6 +16,7 @@ from nas_engine.suite.harness import Benchmark, run_benchmark
 from nas_engine.suite.markdown import read_published, render
 from nas_engine.suite.methods import parse_methods
 from nas_engine.suite.plot import plot_anytime, require_matplotlib
+from nas_engine.suite.proxies import SimulatedProxies
 from nas_engine.suite.run import DEFAULT_CAP, Budget
 from nas_engine.suite.summary import summarise
 from nas_engine.tables.description import TableDescription, load_description
@@ -41,6 +42,7 @@ class Request:
     constraints: list[str] | None = None
     merge_isomorphic: bool = False
     published: Path | None = None
+    proxies: Path | None = None
     plot: Path | None = None
     processes: int | None = None
     resume: bool = False
@@ -107,7 +109,11 @@ def _prepared(request: Request) -> tuple[Benchmark, TableSpace]:
         raise ConfigError(
             f"--budget-seconds {budget.seconds:g} is less than one evaluation may cost, {dearest:g} s: raise it"
         )
-    return Benchmark(table.description, tuple(methods), request.seeds, budget), TableSpace(table)
+    space = TableSpace(table)
+    for method in methods:
+        if method.proxies:
+            SimulatedProxies(space, method.proxies)  # refuses what the table does not have
+    return Benchmark(table.description, tuple(methods), request.seeds, budget), space
 
 
 def _require_file(option: str, path: Path, example: str) -> None:
@@ -138,7 +144,7 @@ def _description(request: Request) -> TableDescription:
         "constraints": request.constraints or None,
         "merge_isomorphic": request.merge_isomorphic or None,
     }
-    description = load_description(request.table, changes, file=request.file)
+    description = load_description(request.table, changes, file=request.file, proxies=request.proxies)
     if request.published is None:
         return description
     if description.published is None:

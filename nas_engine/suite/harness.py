@@ -44,7 +44,7 @@ class Benchmark:
 
     def settings(self, fingerprint: str) -> dict[str, Any]:
         """What must be the same for results of an earlier run to count: table, budget, and options of a method."""
-        options = self.description.model_dump(mode="json", exclude={"file", "joined", "published"})
+        options = self.description.model_dump(mode="json", exclude={"file", "joined", "published", "proxies"})
         methods = {method.label: method.settings for method in self.methods}
         return {"table": fingerprint, "description": options, "budget": asdict(self.budget), "methods": methods}
 
@@ -76,7 +76,7 @@ def run_benchmark(
         StoreError: it cannot be written.
         NasEngineError: a worker died.
     """
-    settings = benchmark.settings(space.table.fingerprint)
+    settings = benchmark.settings(_fingerprint(benchmark, space))
     finished = _read_record(record, settings) if resume and record.exists() else {}
     blocks = list(_blocks(benchmark, set(finished)))
     total = len(benchmark.methods) * benchmark.seeds
@@ -90,6 +90,12 @@ def run_benchmark(
             count += len(results)
             done(count, total, results[-1].method)
     return [finished[m.label, seed] for m in benchmark.methods for seed in range(benchmark.seeds)]
+
+
+def _fingerprint(benchmark: Benchmark, space: TableSpace) -> str:
+    """That of the table, and of its proxies where a method uses them."""
+    used = any(method.proxies for method in benchmark.methods)
+    return space.table.fingerprint + (f"+{space.proxies.fingerprint}" if used else "")
 
 
 def _blocks(benchmark: Benchmark, finished: set[tuple[str, int]]) -> Iterator[tuple[Method, list[int]]]:

@@ -12,6 +12,7 @@ import yaml
 from nas_engine import registry
 from nas_engine.config import component
 from nas_engine.errors import ConfigError, nearest_hint
+from nas_engine.proxies.scoring import ProxyScores
 from nas_engine.spaces.base import SearchSpace
 
 
@@ -37,10 +38,16 @@ class Method:
         options = component("controller", {"name": self.controller, **self.options}).options
         return {"controller": self.controller, "options": options.model_dump(mode="json"), "batch": self.batch}
 
-    def build(self, space: SearchSpace, seed: int) -> Any:
-        """A fresh controller of `space`."""
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Names of the zero-cost proxies that it asks for; most methods ask for none."""
         chosen = component("controller", {"name": self.controller, **self.options})
-        return chosen.factory(space, chosen.options, seed)
+        return tuple(getattr(chosen.options, "proxies", ()))
+
+    def build(self, space: SearchSpace, seed: int, proxies: ProxyScores | None = None) -> Any:
+        """A fresh controller of `space`, with `proxies` where it asks for some."""
+        chosen = component("controller", {"name": self.controller, **self.options})
+        return chosen.factory(space, chosen.options, seed, *(() if proxies is None else (proxies,)))
 
 
 # Chosen on the reward val12_cifar10 of NAS-Bench-201 alone, as all settings here and the defaults of ppo-model.

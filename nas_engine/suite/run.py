@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.methods import Method
+from nas_engine.suite.proxies import SimulatedProxies
 from nas_engine.types import Architecture
 
 DEFAULT_CAP = 2_000
@@ -50,7 +51,8 @@ class SeedResult:
         seed: number of the repetition.
         evaluations: within the budget, repeated ones included.
         unique_evaluations: different architectures among them.
-        simulated_seconds: what they cost; None where the table does not say.
+        simulated_seconds: what they cost, proxies included; None where the table does not say.
+        proxy_seconds: what zero-cost proxies cost until the last of them.
         genes: the best architecture by reward that was seen within the budget (the first of equals).
         reward: its reward, higher is better.
         reports: its report columns.
@@ -68,6 +70,7 @@ class SeedResult:
     evaluations: int = 0
     unique_evaluations: int = 0
     simulated_seconds: float | None = None
+    proxy_seconds: float = 0.0
     genes: list[int] = field(default_factory=list)
     reward: float = -np.inf
     reports: list[float] = field(default_factory=list)
@@ -94,9 +97,10 @@ def run_seed(space: TableSpace, method: Method, seed: int, budget: Budget) -> Se
         budget: how long.
     """
     started = time.perf_counter()
-    controller = method.build(space, _seed_of(method, seed))
+    proxies = SimulatedProxies(space, method.proxies) if method.proxies else None
+    controller = method.build(space, _seed_of(method, seed), proxies)
     _use_one_thread()
-    run = _Run(space, budget, SeedResult(method.label, seed))
+    run = _Run(space, budget, SeedResult(method.label, seed), proxies)
     while not run.finished:
         proposals = controller.propose(method.batch)
         counted = [a for a in proposals if run.evaluate(a)]
@@ -107,12 +111,15 @@ def run_seed(space: TableSpace, method: Method, seed: int, budget: Budget) -> Se
 
 
 class _Run:
-    def __init__(self, space: TableSpace, budget: Budget, result: SeedResult) -> None:
+    def __init__(
+        self, space: TableSpace, budget: Budget, result: SeedResult, proxies: SimulatedProxies | None = None
+    ) -> None:
         self._table, self._space, self._budget, self._result = space.table, space, budget, result
         self._optimum = space.optimum
         self._unique: set[int] = set()
         self._best_row, self._best = -1, -np.inf
-        self._seconds = 0.0
+        self._proxies = proxies
+        self._evaluated_seconds = self._seconds = 0.0  # without and with those of proxies
         self._over = False  # the budget is spent; the search may go on to the optimum
         self.finished = False
         self._distinct = space.distinct
@@ -122,13 +129,17 @@ class _Run:
         if self.finished:
             return False
         row, result = self._space.row_of(architecture.genes), self._result
-        seconds = self._seconds + (0.0 if self._table.costs is None else float(self._table.costs[row]))
+        evaluated = self._evaluated_seconds + (0.0 if self._table.costs is None else float(self._table.costs[row]))
+        proxy_seconds = 0.0 if self._proxies is None else self._proxies.seconds
+        seconds = evaluated + proxy_seconds
         if not self._over and not self._budget.allows(result.spent + 1, seconds):
             self._close_budget()
             if self.finished:
                 return False
         result.spent += 1
-        self._seconds = seconds
+        self._evaluated_seconds, self._seconds = evaluated, seconds
+        if not self._over:
+            result.proxy_seconds = proxy_seconds
         self._unique.add(row)
         self._keep(row)
         self._stop_where_nothing_is_left()

@@ -25,7 +25,7 @@ def summarise(benchmark: Benchmark, space: TableSpace, results: Sequence[SeedRes
         ``rows``, one object a method (see `row`), and what they were measured on.
     """
     description, table = benchmark.description, space.table
-    settings = description.model_dump(mode="json", exclude={"file", "joined", "published"})
+    settings = description.model_dump(mode="json", exclude={"file", "joined", "published", "proxies"})
     return {
         "table": description.name,
         "rows_in_table": len(table),
@@ -77,6 +77,7 @@ def row(method: str, results: Sequence[SeedResult], report: Sequence[str]) -> di
         "evaluations_to_optimum_share": len(reached) / len(results),
         "evaluations_mean": statistics.fmean(r.evaluations for r in results),
         "unique_evaluations_mean": statistics.fmean(r.unique_evaluations for r in results),
+        "proxy_seconds_mean": statistics.fmean(r.proxy_seconds for r in results),
         "entropy_last_mean": _mean(r.entropy_last for r in results),
         "entropy_lowest": min((r.entropy_lowest for r in results if r.entropy_lowest is not None), default=None),
         "wall_seconds": sum(r.wall_seconds for r in results),

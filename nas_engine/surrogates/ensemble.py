@@ -17,6 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 LENGTH_SCALES = (0.7, 1.0, 1.4)
 _GENES_WEIGHT, _PATHS_WEIGHT, _SUMMARY_WEIGHT, _CONSTANT_WEIGHT = 0.3, 0.3, 1.0, 1.0
+_PROXIES_WEIGHT = 0.5
 _NOISE = 0.02
 
 
@@ -28,11 +29,13 @@ class Points:
         genes: int64 [n, decisions].
         summary: float64 [n, features], scaled so that two random architectures are about sqrt(2) apart.
         paths: int64 [n, paths], see `nas_engine.spaces.features.ArchitectureFeatures.path_codes`.
+        proxies: float64 [n, proxies], standardised.
     """
 
     genes: IntArray
     summary: FloatArray
     paths: IntArray
+    proxies: FloatArray
 
 
 class RewardModel:
@@ -60,14 +63,21 @@ class RewardModel:
         self._path_scale = 1.0
         self._members: list[tuple[float, FloatArray, FloatArray]] = []  # weight, Cholesky factor, coefficients
 
-    def points(self, genes: IntArray) -> Points:
-        """Features of valid `genes`, int64 [n, decisions]."""
+    def points(self, genes: IntArray, proxies: FloatArray | None = None) -> Points:
+        """Features of valid `genes`, int64 [n, decisions]; `proxies` as in `fit`."""
         summary = self._features.summary(genes)
-        return Points(genes, summary / np.sqrt(max(summary.shape[1], 1)), self._features.path_codes(genes))
+        more = np.empty((len(genes), 0)) if proxies is None else proxies / np.sqrt(max(proxies.shape[1], 1))
+        return Points(genes, summary / np.sqrt(max(summary.shape[1], 1)), self._features.path_codes(genes), more)
 
-    def fit(self, genes: IntArray, scores: FloatArray) -> None:
-        """Believe in `scores` [n] of distinct `genes` [n, decisions], n >= 1, and in nothing else."""
-        self._data = self.points(genes)
+    def fit(self, genes: IntArray, scores: FloatArray, proxies: FloatArray | None = None) -> None:
+        """Believe in `scores` [n] of distinct `genes` [n, decisions], n >= 1, and in nothing else.
+
+        Args:
+            genes: int64 [n, decisions].
+            scores: [n].
+            proxies: what else is known of each, [n, proxies] with mean 0 and deviation 1; 0 where it is not known.
+        """
+        self._data = self.points(genes, proxies)
         own_paths = _equal_paths(self._data.paths, self._data.paths).diagonal() if self._features.has_paths else 0.0
         self._path_scale = max(float(np.mean(own_paths)), 1.0)
         fixed, distance = self._parts(self._data, self._data)
@@ -83,9 +93,12 @@ class RewardModel:
         total = sum(np.exp(evidence - best) for evidence, _, _ in fitted)
         self._members = [(float(np.exp(e - best) / total), factor, solved) for e, factor, solved in fitted]
 
-    def predict(self, genes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation of the scores of `genes` [m, decisions], each [m]: those of the mixture."""
-        points = self.points(genes)
+    def predict(self, genes: IntArray, proxies: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of the scores of `genes` [m, decisions], each [m]: those of the mixture.
+
+        Where `fit` was given proxies, `proxies` [m, proxies] are those of `genes`.
+        """
+        points = self.points(genes, proxies)
         fixed, distance = self._parts(self._data, points)
         prior = self._prior_variance(points)
         mean, second_moment = np.zeros(len(genes)), np.zeros(len(genes))
@@ -104,6 +117,8 @@ class RewardModel:
         shared: FloatArray = _CONSTANT_WEIGHT + _GENES_WEIGHT * np.exp(-differing / self._decay)
         if self._features.has_paths:
             shared += _PATHS_WEIGHT / self._path_scale * _equal_paths(one.paths, other.paths)
+        if one.proxies.shape[1]:
+            shared += _PROXIES_WEIGHT * one.proxies @ other.proxies.T
         squares = (one.summary**2).sum(axis=1)[:, None] + (other.summary**2).sum(axis=1)[None, :]
         return shared, np.maximum(squares - 2 * one.summary @ other.summary.T, 0.0)
 
@@ -112,6 +127,7 @@ class RewardModel:
         if self._features.has_paths:
             equal = (points.paths[:, :, None] == points.paths[:, None, :]) & (points.paths >= 0)[:, :, None]
             own += _PATHS_WEIGHT / self._path_scale * equal.sum(axis=(1, 2))
+        own += _PROXIES_WEIGHT * (points.proxies**2).sum(axis=1)
         return own
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,6 +69,31 @@ class Cell(Options):
     identity: str | None = Field(None, description="choice that passes its input on")
 
 
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    return {name: name for name in _texts(value)} if isinstance(value, str | list | tuple) else value
+
+
+class ProxyColumns(Options):
+    """Zero-cost proxies that somebody has computed: a file with the same decision columns as the table."""
+
+    file: str = Field(description="CSV, TSV, JSONL, JSON, NPZ or pickle; read only where a method asks for proxies")
+    columns: Annotated[dict[str, str], BeforeValidator(_named)] = Field(
+        min_length=1, description="names of proxies, higher is better, and their columns"
+    )
+    seconds: dict[str, str] = Field({}, description="name of a proxy: column of the seconds that computing it takes")
+
+    @model_validator(mode="after")
+    def _of_proxies(self) -> ProxyColumns:
+        for name in self.seconds:
+            if name not in self.columns:
+                raise ConfigError(f"proxies.seconds: {name!r} is no proxy: {nearest_hint(name, self.columns)}")
+        return self
+
+
 class Published(Options):
     """Results of others on this table, printed beside one's own."""
 
@@ -84,14 +110,6 @@ def _as_mapping(key: str, value: Any) -> Any:
 
 def _decisions(value: Any) -> Any:
     return {"columns": value} if isinstance(value, list | tuple) else _as_mapping("column", value)
-
-
-def _texts(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _named(value: Any) -> Any:
-    return {name: name for name in _texts(value)} if isinstance(value, str | list | tuple) else value
 
 
 _Names = Annotated[tuple[str, ...], BeforeValidator(_texts)]
@@ -120,6 +138,7 @@ class TableDescription(Options):
     space: str | None = Field(None, description="space of the engine with the same decisions")
     merge_isomorphic: bool = Field(False, description="whether rows that `space` calls equal are one architecture")
     published: Published | None = Field(None, description="results of others on this table")
+    proxies: ProxyColumns | None = Field(None, description="zero-cost proxies of the rows, for methods that use them")
 
     @model_validator(mode="after")
     def _consistent(self) -> TableDescription:
@@ -130,6 +149,9 @@ class TableDescription(Options):
             raise ConfigError(
                 f"known names {', '.join(sorted(leaked))}, the reward or a report: no method may see results before"
             )
+        if self.proxies is not None and self.cost is not None and self.proxies.columns.keys() - self.proxies.seconds:
+            free = ", ".join(sorted(self.proxies.columns.keys() - self.proxies.seconds))
+            raise ConfigError(f"proxies.seconds lacks {free}: where evaluations cost seconds, proxies do too")
         return self
 
     @property
@@ -153,7 +175,7 @@ def built_in_tables() -> list[str]:
 
 
 def load_description(
-    table: str, changes: Mapping[str, Any] | None = None, *, file: Path | None = None
+    table: str, changes: Mapping[str, Any] | None = None, *, file: Path | None = None, proxies: Path | None = None
 ) -> TableDescription:
     """The description of a table, with the paths of its files resolved.
 
@@ -161,9 +183,11 @@ def load_description(
         table: a built-in name, or the path of a YAML file.
         changes: settings that replace those of the description; None leaves one as it is.
         file: the table's file, where it is not found by itself.
+        proxies: the file of its zero-cost proxies, likewise.
 
     Raises:
-        ConfigError: an unknown table, a malformed description, or a file that is nowhere.
+        ConfigError: an unknown table, a malformed description, or a file that is nowhere; a file of proxies is not
+            missed before it is read.
     """
     settings, folder = _settings(table)
     for name, value in (changes or {}).items():
@@ -172,7 +196,9 @@ def load_description(
             keeps = name == "reward" and isinstance(settings.get(name), Mapping) and isinstance(value, str)
             settings[name] = {**settings[name], "column": value} if keeps else value
     description = checked(TableDescription, settings, "")
-    return _located(description, folder, file)
+    return _with_proxies(
+        _located(description, folder, file), proxies, file.parent if file is not None else None, folder
+    )
 
 
 def _settings(table: str) -> tuple[dict[str, Any], Path | None]:
@@ -214,6 +240,21 @@ def _located(description: TableDescription, folder: Path | None, file: Path | No
         except ConfigError:
             changes["published"] = None
     return description.model_copy(update=changes)
+
+
+def _with_proxies(description: TableDescription, proxies: Path | None, *folders: Path | None) -> TableDescription:
+    """The same description with the path of the proxies; their name stays as it is where the file is nowhere."""
+    if description.proxies is None and proxies is None:
+        return description
+    if description.proxies is None:
+        raise ConfigError(
+            f"the description of {description.name!r} does not say what the columns of {str(proxies)!r} are: add "
+            "'proxies' with 'file' and 'columns'"
+        )
+    path = description.proxies.file if proxies is None else str(proxies)
+    with suppress(ConfigError):
+        path = path if proxies is not None else _find(path, *folders)
+    return description.model_copy(update={"proxies": description.proxies.model_copy(update={"file": path})})
 
 
 def _find(name: str, *folders: Path | None) -> str:

@@ -241,9 +241,9 @@ def test_what_the_model_forgets_is_neither_good_nor_new(monkeypatch: pytest.Monk
     fitted: list[list[tuple[int, ...]]] = []
     original = RewardModel.fit
 
-    def spy(self: RewardModel, genes: Any, scores: Any) -> None:
+    def spy(self: RewardModel, genes: Any, scores: Any, *more: Any) -> None:
         fitted.append([tuple(row) for row in genes.tolist()])
-        original(self, genes, scores)
+        original(self, genes, scores, *more)
 
     monkeypatch.setattr(RewardModel, "fit", spy)
     space = BlockSpace()
