@@ -19,7 +19,7 @@ from record import Row, arguments, write_rows
 from scipy.stats import norm
 
 from nas_engine.controllers.ppo_model import PPOModelController, PPOModelOptions
-from nas_engine.proxies.scoring import ProxyScores
+from nas_engine.proxies.base import ProxyScores
 from nas_engine.scores import log_rank_scores
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.table import TableSpace

@@ -16,7 +16,7 @@ from nas_engine.costs.base import CostModel
 from nas_engine.evaluators.base import Evaluator
 from nas_engine.limits import Constraint
 from nas_engine.objectives import Objective, constrained_reward
-from nas_engine.proxies.scoring import ProxyScores
+from nas_engine.proxies.base import ProxyScores
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, Failure, FailureKind, Metrics, Outcome, Trial
 

@@ -13,7 +13,7 @@ from nas_engine.controllers.lstm import LSTMPolicy, Rollout
 from nas_engine.types import StateDict
 
 _LARGEST_BOOST = 1e3
-_SCALING, _MOST_SCALINGS = 0.9, 80  # a floor above what the choices can have is never reached
+_MOST_HALVINGS = 60
 
 
 class GuardedAdam:
@@ -108,7 +108,8 @@ class EntropyFloor:
     """Keeps a policy from collapsing onto one architecture.
 
     While the entropy is below the floor, the entropy bonus doubles at each update; above, it halves back to its base.
-    A saturated softmax has no gradient to follow, so the logits are also scaled down until the floor is reached.
+    A saturated softmax has no gradient to follow, so below half the floor the logits are halved outright until the
+    entropy is above that.
 
     Attributes:
         floor: nats a decision; 0 switches it off.
@@ -120,22 +121,17 @@ class EntropyFloor:
         self.floor, self.boost = floor, 1.0
 
     @torch.no_grad()
-    def apply(self, policy: LSTMPolicy, rollout: Rollout) -> float:
+    def apply(self, policy: LSTMPolicy, rollout: Rollout) -> None:
         """Act where the policy has become too certain.
 
         Args:
             policy: its logits may be scaled down.
             rollout: what `policy` says now about the architectures along which the entropy is measured.
-
-        Returns:
-            The entropy along them afterwards, nats a decision: not below the floor where so much is possible.
         """
         entropy = rollout.mean_entropy.item()
-        low = entropy < self.floor
-        self.boost = min(2 * self.boost, _LARGEST_BOOST) if low else max(self.boost / 2, 1.0)
-        for _ in range(_MOST_SCALINGS if low else 0):
-            if entropy >= self.floor:
+        self.boost = min(2 * self.boost, _LARGEST_BOOST) if entropy < self.floor else max(self.boost / 2, 1.0)
+        for _ in range(_MOST_HALVINGS):
+            if entropy >= self.floor / 2:
                 break
-            policy.scale_logits(_SCALING if entropy > self.floor / 2 else 0.5)
+            policy.scale_logits(0.5)
             entropy = policy.evaluate(rollout.genes).mean_entropy.item()
-        return entropy

@@ -127,19 +127,19 @@ class Learner:
             before: what `begin` returned.
 
         Returns:
-            ``entropy`` (nats a decision after the update and its remedy, over the decisions that had more than one open
-            choice), ``entropy_collapsed`` (1 where it was below the floor before the remedy), ``entropy_weight``,
+            ``entropy`` (nats a decision after the update, over the decisions that had more than one open choice),
+            ``entropy_collapsed`` (1 where that is below the floor), ``entropy_weight``,
             ``approx_kl`` (nats a decision, of the whole update), ``grad_norm`` (before clipping),
             ``repeated_proposals`` (share of draws that were known already), ``nan_guard`` (1 where the update was
             undone) and ``restarts`` (turns away from the best, see `patience`).
         """
         with torch.no_grad():
             after = self.policy.evaluate(before.genes)
-        collapsed, entropy_weight = after.mean_entropy.item() < self._options.entropy_floor, self.entropy_weight
-        entropy = self._floor.apply(self.policy, after)
+        entropy, entropy_weight = after.mean_entropy.item(), self.entropy_weight
+        self._floor.apply(self.policy, after)
         return {
             "entropy": entropy,
-            "entropy_collapsed": float(collapsed),
+            "entropy_collapsed": float(entropy < self._options.entropy_floor),
             "entropy_weight": entropy_weight,
             "approx_kl": approx_kl(after, before),
             "grad_norm": self._adam.grad_norm,

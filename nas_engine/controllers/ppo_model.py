@@ -15,8 +15,8 @@ from nas_engine.controllers.options import PPOOptions
 from nas_engine.controllers.ppo import PPOController
 from nas_engine.errors import ConfigError
 from nas_engine.options import Options
+from nas_engine.proxies.base import ProxyScores
 from nas_engine.proxies.memory import ProxyMemory
-from nas_engine.proxies.scoring import ProxyScores
 from nas_engine.scores import FloatArray, log_rank_scores, ranks
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.surrogates.ensemble import RewardModel

@@ -22,7 +22,7 @@ Genes = tuple[int, ...]
 LogProbs = Callable[[Tensor], Tensor]
 IntArray = npt.NDArray[np.int64]
 
-_DRAWS = (32, 32, 64, 128, 256)  # one round after the other, until enough is found
+_DRAWS = (64, 128, 256)  # one round after the other, until enough is found
 _BEST_WITH_NEIGHBOURS = 32
 
 

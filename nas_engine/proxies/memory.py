@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
-from nas_engine.proxies.scoring import FloatArray, ProxyScores
+from nas_engine.proxies.base import ProxyScores
+from nas_engine.scores import FloatArray
 from nas_engine.types import Architecture, StateDict
 
 

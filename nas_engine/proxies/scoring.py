@@ -5,58 +5,28 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from nas_engine.data.base import ImageDataset
-from nas_engine.errors import ConfigError, nearest_hint
+from nas_engine.proxies.base import check_proxy_names
 from nas_engine.proxies.grad_norm import grad_norm
 from nas_engine.proxies.naswot import naswot
 from nas_engine.proxies.synflow import synflow
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-FloatArray = npt.NDArray[np.float64]
 Proxy = Callable[[nn.Module, Tensor, Tensor], float]
 """(untrained network, images, labels) -> a number, higher is better; the network is not changed."""
 
 PROXIES: Mapping[str, Proxy] = {"naswot": naswot, "synflow": synflow, "grad_norm": grad_norm}
-
-
-class ProxyScores(Protocol):
-    """Where a controller gets the values of proxies from, each architecture once.
-
-    Attributes:
-        names: of the proxies, the columns of what a call returns.
-        seconds: what all calls so far have cost; whoever runs the search counts it in the budget.
-    """
-
-    names: tuple[str, ...]
-    seconds: float
-
-    def __call__(self, architectures: Sequence[Architecture]) -> FloatArray:
-        """Values [n, proxies] of architectures in canonical form, higher is better; NaN where there is none."""
-        ...
-
-
-def check_proxy_names(names: Sequence[str], available: Sequence[str]) -> None:
-    """Refuse proxies that nobody computes.
-
-    Raises:
-        ConfigError: one is not available, or is named twice.
-    """
-    for name in names:
-        if name not in available:
-            raise ConfigError(f"controller.proxies: unknown proxy {name!r}: {nearest_hint(name, available)}")
-    if len(set(names)) < len(names):
-        raise ConfigError(f"controller.proxies: {', '.join(names)} names one twice: name each once")
 
 
 class NetworkProxies:

@@ -12,7 +12,7 @@ import yaml
 from nas_engine import registry
 from nas_engine.config import component
 from nas_engine.errors import ConfigError, nearest_hint
-from nas_engine.proxies.scoring import ProxyScores
+from nas_engine.proxies.base import ProxyScores
 from nas_engine.spaces.base import SearchSpace
 
 

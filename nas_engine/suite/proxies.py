@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas_engine.proxies.scoring import FloatArray, check_proxy_names
+from nas_engine.proxies.base import check_proxy_names
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.table import TableSpace
 from nas_engine.types import Architecture
 

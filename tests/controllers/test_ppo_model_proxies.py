@@ -12,7 +12,8 @@ import nas_engine as ne
 from nas_engine.controllers.ppo_model import PPOModelController, PPOModelOptions
 from nas_engine.data.loading import load_dataset
 from nas_engine.errors import ConfigError
-from nas_engine.proxies.scoring import NetworkProxies, ProxyScores
+from nas_engine.proxies.base import ProxyScores
+from nas_engine.proxies.scoring import NetworkProxies
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
 from nas_engine.surrogates.ensemble import RewardModel

@@ -14,8 +14,9 @@ from torch import nn
 from nas_engine.data.base import ImageDataset
 from nas_engine.data.loading import load_dataset
 from nas_engine.errors import ConfigError
+from nas_engine.proxies.base import check_proxy_names
 from nas_engine.proxies.memory import ProxyMemory
-from nas_engine.proxies.scoring import PROXIES, NetworkProxies, check_proxy_names
+from nas_engine.proxies.scoring import PROXIES, NetworkProxies
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
 from nas_engine.types import Architecture
 
