@@ -32,7 +32,7 @@ class Learner:
             options: of the algorithm.
             seed: of the initial weights and all draws.
         """
-        self._space, self._options, self._seed = space, options, seed
+        self._space, self._options = space, options
         self.policy = self._fresh_policy(seed)
         self.proposer = Proposer(space, self.policy, seed, options.likeliest_of, self._log_probs)
         self._adam = GuardedAdam(self.policy, options.learning_rate, options.max_grad_norm)
@@ -69,10 +69,15 @@ class Learner:
             )
 
     def _watch(self, known: FloatArray) -> None:
-        """Where the best since the last start is too long ago, imitate only what comes from now on."""
+        """Where the best since the last start is too long ago, start with new weights and imitate only what follows.
+
+        What is known stays known, and a replay teaches it to the new weights.
+        """
         here = known[self._start :]
         if self._options.patience and len(here) and len(here) - 1 - int(np.argmax(here)) >= self._options.patience:
             self._start, self._restarts = len(known), self._restarts + 1
+            self.policy.load_state_dict(self._fresh_policy(self.proposer.new_seed()).state_dict())
+            self._adam.reset()
 
     def begin(self, genes: Tensor) -> Rollout:
         """Mark the policy that an update may have to go back to; returns what it says about `genes`."""
@@ -90,8 +95,11 @@ class Learner:
         architectures known (the imitation term of Oh et al. 2018, "Self-imitation learning", with the best of all
         episodes in place of a prioritised buffer).
         """
-        rollout, imitation = self._evaluate(genes)
-        return rollout, imitation - self.entropy_weight * rollout.mean_entropy
+        both = self.policy.evaluate(torch.cat([genes, self._best]))
+        rollout, best = both[: len(genes)], both[len(genes) :]
+        imitation = -best.log_probs.sum() / best.open.sum().clamp(min=1)
+        shared = self._options.self_imitation_weight * imitation - self.entropy_weight * rollout.mean_entropy
+        return rollout, shared
 
     def rehearse(self) -> None:
         """Learn from what is known, whoever chose it: `path_consistency` on a replay, and imitation of the best."""
@@ -102,19 +110,12 @@ class Learner:
         chosen = self.proposer.replay(scores, self._options.replay)
         genes = torch.from_numpy(self._space.genes(list(known)))[chosen]
         for _ in range(self._options.replay_steps):
-            rollout, imitation = self._evaluate(genes)
+            rollout, shared_loss = self.evaluate(genes)
             consistency = path_consistency(
                 rollout.log_probs.sum(dim=1), torch.from_numpy(scores[chosen]).float(), self._options.replay_scale
             )
-            if not self.step(consistency + imitation):
+            if not self.step(consistency + shared_loss):
                 return
-
-    def _evaluate(self, genes: Tensor) -> tuple[Rollout, Tensor]:
-        """What the policy says about `genes`, and the weighted loss of imitation."""
-        both = self.policy.evaluate(torch.cat([genes, self._best]))
-        rollout, best = both[: len(genes)], both[len(genes) :]
-        imitation = -best.log_probs.sum() / best.open.sum().clamp(min=1)
-        return rollout, self._options.self_imitation_weight * imitation
 
     def step(self, loss: Tensor) -> bool:
         """Descend once; False where a NaN or an infinity undid the update."""
@@ -131,7 +132,7 @@ class Learner:
             ``entropy_collapsed`` (1 where that is below the floor), ``entropy_weight``,
             ``approx_kl`` (nats a decision, of the whole update), ``grad_norm`` (before clipping),
             ``repeated_proposals`` (share of draws that were known already), ``nan_guard`` (1 where the update was
-            undone) and ``restarts`` (turns away from the best, see `patience`).
+            undone) and ``restarts`` (fresh starts so far, see `patience`).
         """
         with torch.no_grad():
             after = self.policy.evaluate(before.genes)

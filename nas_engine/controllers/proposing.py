@@ -143,6 +143,10 @@ class Proposer:
         """A random order of n samples, int64 [n]."""
         return torch.randperm(n, generator=self._generator)
 
+    def new_seed(self) -> int:
+        """A seed for whatever else is random; part of the state as all draws are."""
+        return int(self._rng.integers(2**31))
+
     def state_dict(self) -> StateDict:
         """Seen architectures, draws that wait for their reward, and both random states."""
         return {

@@ -1,4 +1,4 @@
-"""A policy that finds nothing better turns away from its best: what is known stays known, nothing twice."""
+"""A policy that finds nothing better starts afresh: new weights, what is known stays known, nothing twice."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def flat_after_the_first(controller, batches, size=4):
 @pytest.mark.parametrize(
     ("controller", "options"), [(PPOController, PPOOptions), (ReinforceController, ReinforceOptions)]
 )
-def test_turns_away_after_so_many_evaluations_without_a_new_best(space, controller, options):
+def test_starts_afresh_after_so_many_evaluations_without_a_new_best(space, controller, options):
     history = list(flat_after_the_first(controller(space, options(patience=PATIENCE), 0), 8))
     restarts = [diagnostics["restarts"] for _, diagnostics in history]
     assert restarts[:3] == [0, 0, 0], "3 batches of 4: the best is 11 evaluations ago"
     assert restarts[3] == 1, "15 evaluations ago"
     proposed = [architecture for batch, _ in history for architecture in batch]
-    assert len(set(proposed)) == len(proposed), "what was known before the turn is not paid for again"
+    assert len(set(proposed)) == len(proposed), "what was known before a fresh start is not paid for again"
 
 
 def test_a_new_best_in_time_keeps_the_policy(space):
@@ -42,7 +42,7 @@ def test_a_new_best_in_time_keeps_the_policy(space):
 
 
 def test_only_what_came_later_is_imitated(space):
-    """After the turn the old best is not imitated: the policy leaves it for the best of those that came since."""
+    """After a fresh start the old best is not imitated: the policy leaves it for the best of those that came since."""
     options = PPOOptions(
         patience=PATIENCE, self_imitation_weight=5.0, self_imitation_size=1, learning_rate=0.03, entropy_floor=0
     )
@@ -54,11 +54,23 @@ def test_only_what_came_later_is_imitated(space):
     assert probabilities[2] < probabilities[1], "and no longer"
 
 
+def test_fresh_weights_are_nearly_uniform_again(space):
+    """A policy that has learned has less entropy than the fresh one that takes its place."""
+    options = PPOOptions(patience=PATIENCE, learning_rate=0.03, entropy_floor=0)
+    controller = PPOController(space, options, 0)
+    entropies, restarts = [], []
+    for _, diagnostics in flat_after_the_first(controller, 4):
+        entropies.append(diagnostics["entropy"])
+        restarts.append(diagnostics["restarts"])
+    assert restarts == [0, 0, 0, 1]
+    assert entropies[3] > entropies[2]
+
+
 def test_no_restart_without_patience(space):
     assert all(d["restarts"] == 0 for _, d in flat_after_the_first(PPOController(space, PPOOptions(), 0), 20))
 
 
-def test_a_resumed_controller_turns_at_the_same_evaluation(space):
+def test_a_resumed_controller_restarts_at_the_same_evaluation(space):
     options = PPOOptions(patience=PATIENCE, replay=8)
     whole = PPOController(space, options, 0)
     list(flat_after_the_first(whole, 5))
@@ -73,8 +85,8 @@ def test_a_resumed_controller_turns_at_the_same_evaluation(space):
 @pytest.mark.parametrize(
     ("controller", "options"), [(PPOController, PPOOptions), (ReinforceController, ReinforceOptions)]
 )
-def test_turns_in_an_exhausted_space(controller, options):
-    """All is known: nothing better comes, and repeated architectures bring nothing new."""
+def test_fresh_starts_in_an_exhausted_space(controller, options):
+    """All is known: every start is the last, and repeated architectures bring nothing new."""
     small = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=2))
     learner = controller(small, options(patience=1, replay=4, self_imitation_weight=0.5), 0)
     for step in range(12):
