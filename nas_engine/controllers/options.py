@@ -36,7 +36,7 @@ _ReplayScale = Annotated[
     Field(gt=0, description="nats of log-probability that a deviation of score is worth in path consistency: exploits"),
 ]
 _LikeliestOf = Annotated[
-    list[int],
+    list[Annotated[int, Field(ge=1)]],
     Field(min_length=1, description="unseen draws of which the likeliest is proposed, one number after the other"),
 ]
 _Patience = Annotated[
