@@ -208,6 +208,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--paths", type=int, default=64, help="paths a call (default: 64)")
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds (default: 3)")
+    parser.add_argument("--case", default="", help="only cases whose name contains this, without recalibration")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes a minute")
     options = parser.parse_args()
     paths, repeats, batches = (4, 1, [16]) if options.quick else (options.paths, options.repeats, [64, 256])
@@ -216,13 +217,13 @@ def main() -> None:
     # Without instructions for it PyTorch emulates bf16, and a run takes hours.
     with_bf16 = peaks["GEMM 1024, bf16"] > peaks["GEMM 1024, fp32"] / 4
     rows_of: list[tuple[Case, list[Row]]] = []
-    for case in cases():
+    for case in [case for case in cases() if options.case in case.name]:
         for batch in batches:
             rows_of.append((case, measure(case, batch, paths, repeats, with_bf16)))
             rows += rows_of[-1][1]
-    for case in cases()[1:3]:
+    for case in [] if options.case else cases()[1:3]:
         rows += measure(case, batches[0], paths, repeats, False, _CALIBRATION_IMAGES)
-    if not (options.quick or options.no_compile):
+    if not (options.quick or options.no_compile or options.case):
         rows += compiled(cases()[1], 64, repeats)
     write_rows(rows, options.out)
     for case, measured in rows_of:
