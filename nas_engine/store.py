@@ -23,7 +23,7 @@ import torch
 from nas_engine.errors import StoreError
 from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict, Trial
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (
@@ -129,7 +129,7 @@ class RunStore:
                 + (
                     "upgrade nas_engine to continue it"
                     if version > SCHEMA_VERSION
-                    else "it is no finished run.db; start anew"
+                    else "an earlier nas_engine wrote it, or nobody did; start anew"
                 )
             )
         return cls(folder, connection, lock)

@@ -33,7 +33,7 @@ _Replay = Annotated[
 _ReplaySteps = Annotated[int, Field(ge=1, description="gradient steps on path consistency an update")]
 _ReplayScale = Annotated[
     float,
-    Field(gt=0, description="nats of log-probability that a deviation of score is worth in path consistency: exploits"),
+    Field(ge=1e-3, description="nats of log-probability that a deviation of score is worth in path consistency"),
 ]
 _LikeliestOf = Annotated[
     list[Annotated[int, Field(ge=1)]],

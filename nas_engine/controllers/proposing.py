@@ -184,7 +184,7 @@ class Proposer:
                     unseen.setdefault(canonical, genes)
             if not unseen:
                 break
-            chosen = self._likeliest(unseen)
+            chosen = self._likeliest(dict(itertools.islice(unseen.items(), of)))
             self._drawn[chosen] = unseen.pop(chosen)
             self.seen.claim(chosen)
             found.append(chosen)

@@ -42,10 +42,10 @@ class Benchmark:
     seeds: int
     budget: Budget
 
-    def settings(self, fingerprint: str) -> dict[str, Any]:
+    def settings(self, fingerprint: str, proxies: str) -> dict[str, Any]:
         """What must be the same for results of an earlier run to count: table, budget, and options of a method."""
         options = self.description.model_dump(mode="json", exclude={"file", "joined", "published", "proxies"})
-        methods = {method.label: method.settings for method in self.methods}
+        methods = {m.label: {**m.settings, **({"proxies": proxies} if m.proxies else {})} for m in self.methods}
         return {"table": fingerprint, "description": options, "budget": asdict(self.budget), "methods": methods}
 
 
@@ -76,7 +76,8 @@ def run_benchmark(
         StoreError: it cannot be written.
         NasEngineError: a worker died.
     """
-    settings = benchmark.settings(_fingerprint(benchmark, space))
+    uses_proxies = any(method.proxies for method in benchmark.methods)
+    settings = benchmark.settings(space.table.fingerprint, space.proxies.fingerprint if uses_proxies else "")
     finished = _read_record(record, settings) if resume and record.exists() else {}
     blocks = list(_blocks(benchmark, set(finished)))
     total = len(benchmark.methods) * benchmark.seeds
@@ -90,12 +91,6 @@ def run_benchmark(
             count += len(results)
             done(count, total, results[-1].method)
     return [finished[m.label, seed] for m in benchmark.methods for seed in range(benchmark.seeds)]
-
-
-def _fingerprint(benchmark: Benchmark, space: TableSpace) -> str:
-    """That of the table, and of its proxies where a method uses them."""
-    used = any(method.proxies for method in benchmark.methods)
-    return space.table.fingerprint + (f"+{space.proxies.fingerprint}" if used else "")
 
 
 def _blocks(benchmark: Benchmark, finished: set[tuple[str, int]]) -> Iterator[tuple[Method, list[int]]]:
@@ -160,11 +155,10 @@ def _read_record(record: Path, settings: dict[str, Any]) -> dict[tuple[str, int]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"cannot continue {str(record)!r} ({error}): leave out --resume") from error
     wanted = json.loads(json.dumps(settings))
-    changed = sorted(
-        label for label, options in wanted.pop("methods").items() if methods.get(label, options) != options
-    )
+    unlike = {label for label, options in wanted.pop("methods").items() if methods.get(label) != options}
+    changed = sorted(unlike & {result.method for result in found})
     if changed or earlier != wanted:
-        what = f"other options of {changed[0]!r}" if changed else "another table or budget"
+        what = f"other options or proxies of {changed[0]!r}" if changed else "another table or budget"
         raise ConfigError(f"{str(record)!r} holds results of {what}: name another --out, or leave out --resume")
     settings["methods"] = {**methods, **settings["methods"]}
     return {(result.method, result.seed): result for result in found}

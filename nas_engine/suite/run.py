@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from nas_engine.errors import ConfigError
 from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.methods import Method
 from nas_engine.suite.proxies import SimulatedProxies
@@ -184,10 +185,14 @@ class _Run:
         self._over = True
         result.evaluations, result.unique_evaluations = result.spent, len(self._unique)
         result.simulated_seconds = None if table.costs is None else self._seconds
-        if self._best_row >= 0:
-            result.genes = table.genes[self._best_row].tolist()
-            result.reward = table.reward_of(self._best)
-            result.reports = table.reports[self._best_row].tolist()
+        if self._best_row < 0:
+            raise ConfigError(
+                f"method {result.method!r}: no evaluation fits {self._budget.seconds} s beside what its proxies cost: "
+                "raise --budget-seconds, or lower its proxy_pool"
+            )
+        result.genes = table.genes[self._best_row].tolist()
+        result.reward = table.reward_of(self._best)
+        result.reports = table.reports[self._best_row].tolist()
         goes_on = self._budget.until_optimum and result.spent < self._budget.cap
         self.finished = not goes_on or result.evaluations_to_optimum is not None
 

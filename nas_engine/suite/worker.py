@@ -19,6 +19,8 @@ def start_worker(description: TableDescription) -> None:
     """Read the table, once for all blocks of this process."""
     # Ctrl-C reaches all processes of a terminal; this one has nothing to save, and nothing to say.
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    # Libraries that a method loads later read this; those loaded by then are limited in `run_seed`.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     _spaces[:] = [TableSpace(load_table(description))]
 
 

@@ -111,6 +111,23 @@ def test_the_likeliest_of_several_draws_is_proposed():
     assert sorted(order(1)) == sorted(every)
 
 
+def test_numbers_of_draws_take_turns_within_a_batch():
+    """With 9 and 1 in turn, the second of two proposals is whatever was drawn first, and often not the likeliest."""
+    space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
+    policy = make(space).policy
+
+    def log_probs(genes: torch.Tensor) -> torch.Tensor:
+        return -(genes @ torch.tensor([3, 1])).float()
+
+    every = sorted((architecture.genes for architecture in space), key=lambda genes: 3 * genes[0] + genes[1])
+    seconds = set()
+    for seed in range(20):
+        first, second = Proposer(space, policy, seed, [9, 1], log_probs).propose(2)
+        assert first.genes == every[0]
+        seconds.add(second.genes)
+    assert len(seconds) > 2
+
+
 def test_numbers_of_draws_take_turns():
     """1 draw, then as many as there are architectures: every second proposal is the likeliest of what is left."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))

@@ -106,7 +106,8 @@ def test_an_interrupted_benchmark_takes_in_other_methods_but_no_other_options(
     changed["methods"]["evolution"]["options"]["sample_size"] = 4
     record.write_text(json.dumps(changed) + "\n" + "".join(lines))
     capsys.readouterr()
-    assert "other options of 'evolution'" in refused(capsys, *arguments, "--methods", "random,evolution", "--resume")
+    asked = (*arguments, "--methods", "random,evolution", "--resume")
+    assert "other options or proxies of 'evolution'" in refused(capsys, *asked)
 
 
 def test_published_rows_stand_beside_ours(described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

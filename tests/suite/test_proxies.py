@@ -82,6 +82,25 @@ def test_results_name_what_proxies_cost(with_proxies: str, tmp_path: Path) -> No
     assert rows["ppo-model:proxies=[near,noise]"]["proxy_seconds_mean"] > 0
 
 
+def test_proxies_that_take_the_whole_budget_are_said_so(
+    with_proxies: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pool of 100 costs more than the 20 s: no evaluation is left, and no number to report."""
+    arguments = [with_proxies, "--seeds", 1, "--processes", 1, "--out", tmp_path / "r.json"]
+    methods = ["--methods", "ppo-model:proxies=[near]:proxy_pool=100"]
+    assert run(*arguments, *methods, "--budget-seconds", 20) == 2
+    error = capsys.readouterr().err
+    assert "no evaluation fits 20" in error
+    assert "raise --budget-seconds" in error
+
+
+def test_methods_with_proxies_join_a_benchmark(with_proxies: str, tmp_path: Path) -> None:
+    arguments = [with_proxies, "--seeds", 1, "--budget-evaluations", 4, "--processes", 1, "--out", tmp_path / "r.json"]
+    assert run(*arguments, "--methods", "random") == 0
+    assert run(*arguments, "--methods", "random,ppo-model:proxies=[near]", "--resume") == 0
+    assert run(*arguments, "--methods", "random", "--resume") == 0
+
+
 def test_other_proxies_are_another_benchmark(
     with_proxies: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +114,7 @@ def test_other_proxies_are_another_benchmark(
     assert run(*arguments, *others) == 0
     capsys.readouterr()
     assert run(*arguments, *mine) == 2
-    assert "another table or budget" in capsys.readouterr().err
+    assert "other options or proxies of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
