@@ -36,7 +36,7 @@ _ReplayScale = Annotated[
     Field(ge=1e-3, description="nats of log-probability that a deviation of score is worth in path consistency"),
 ]
 _LikeliestOf = Annotated[
-    list[Annotated[int, Field(ge=1)]],
+    tuple[Annotated[int, Field(ge=1)], ...],
     Field(min_length=1, description="unseen draws of which the likeliest is proposed, one number after the other"),
 ]
 _Patience = Annotated[
@@ -73,7 +73,7 @@ class ReinforceOptions(Options):
     replay: _Replay = 0
     replay_steps: _ReplaySteps = 4
     replay_scale: _ReplayScale = 4.0
-    likeliest_of: _LikeliestOf = [1]  # noqa: RUF012
+    likeliest_of: _LikeliestOf = (1,)
     patience: _Patience = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
@@ -105,7 +105,7 @@ class PPOOptions(Options):
     replay: _Replay = 0
     replay_steps: _ReplaySteps = 4
     replay_scale: _ReplayScale = 4.0
-    likeliest_of: _LikeliestOf = [1]  # noqa: RUF012
+    likeliest_of: _LikeliestOf = (1,)
     patience: _Patience = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32

@@ -90,15 +90,18 @@ def test_a_replay_holds_the_best_and_others_each_at_most_once():
     assert {int(proposer.replay(scores, 2)[0]) for _ in range(300)} == set(range(40))
 
 
-def test_the_likeliest_of_several_draws_is_proposed():
-    """Of many draws from a space of few architectures, the likeliest of all that are unseen is found each time."""
+def nine_architectures():
+    """A space, a policy that prefers some of it, and that policy's log-probabilities."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
     policy = make(space).policy
     with torch.no_grad():
         policy.logit_bias.copy_(torch.tensor([[0.3, 1.0, 0.0], [0.0, 0.4, 0.9]]))
+    return space, policy, lambda genes: policy.evaluate(genes).log_probs.detach().sum(dim=1)
 
-    def log_probs(genes: torch.Tensor) -> torch.Tensor:
-        return policy.evaluate(genes).log_probs.detach().sum(dim=1)
+
+def test_the_likeliest_of_several_draws_is_proposed():
+    """Of many draws from a space of few architectures, the likeliest of all that are unseen is found each time."""
+    space, policy, log_probs = nine_architectures()
 
     def order(of: int) -> list[tuple[int, ...]]:
         proposer = Proposer(space, policy, 0, [of], log_probs)
@@ -130,14 +133,7 @@ def test_numbers_of_draws_take_turns_within_a_batch():
 
 def test_numbers_of_draws_take_turns():
     """1 draw, then as many as there are architectures: every second proposal is the likeliest of what is left."""
-    space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
-    policy = make(space).policy
-    with torch.no_grad():
-        policy.logit_bias.copy_(torch.tensor([[0.3, 1.0, 0.0], [0.0, 0.4, 0.9]]))
-
-    def log_probs(genes: torch.Tensor) -> torch.Tensor:
-        return policy.evaluate(genes).log_probs.detach().sum(dim=1)
-
+    space, policy, log_probs = nine_architectures()
     left = [architecture.genes for architecture in space]
     proposer = Proposer(space, policy, 3, [1, 9], log_probs)
     any_other = False
