@@ -36,7 +36,7 @@ using nas_engine::Statistics;
 
 namespace {
 
-constexpr int kInterface = 4;  // nas_engine/native.py holds the same number
+constexpr int kInterface = 5;  // nas_engine/native.py holds the same number
 
 using Address = std::uintptr_t;
 
@@ -206,6 +206,7 @@ PYBIND11_MODULE(_C, module) {
         py::call_guard<py::gil_scoped_release>());
 
     module.def("kernel_levels", &nas_engine::kernel_levels);
+    module.def("bfloat16_levels", &nas_engine::bfloat16_levels);
     py::class_<Program>(module, "SupernetProgram").def(py::init(&program));
     py::class_<ScoreRequest>(module, "ScoreRequest").def(py::init(&score_request));
     module.def(

@@ -40,11 +40,12 @@ def diagnose() -> Iterator[tuple[str, str]]:
 
 
 def _path_scoring() -> str:
-    from nas_engine.ops.supernet_eval import levels, scores_on_gpus
+    from nas_engine.ops.supernet_eval import bfloat16_levels, levels, scores_on_gpus
 
     if not levels():
         return "scored by PyTorch, path by path: there is no native module"
-    places = f"the CPU ({levels()[-1]})" + (" and on GPUs" if scores_on_gpus() else "")
+    found = [levels()[-1], *(level for level in bfloat16_levels() if level == "bf16-amx")]
+    places = f"the CPU ({', '.join(found)})" + (" and on GPUs" if scores_on_gpus() else "")
     return f"scored natively for nasbench201 and mobilenet on {places}; else by PyTorch"
 
 

@@ -133,6 +133,7 @@ class PathScorer {
                 for (size_t c = 0; c < shift.size(); ++c) own[static_cast<size_t>(step.bias) + c] += shift[c];
             }
         }
+        fill_tiled_scales(program_, plan, &statistics, own.data());
         return own;
     }
 
@@ -147,7 +148,7 @@ class PathScorer {
             std::vector<float> scale(static_cast<size_t>(step.padded), 1.0f), shift(scale.size());
             for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
                 const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
-                if (term.weight == kNone || term.norm == kNone) continue;
+                if (term.weight == kNone || term.norm == kNone || term.kind == PlanKind::kTiled) continue;
                 norm_affine(program_, term.norm, statistics[static_cast<size_t>(term.norm)], step.channels,
                             scale.data(), shift.data());
                 const float*& place = weights[static_cast<size_t>(i)];
@@ -263,6 +264,7 @@ class PathScorer {
         unscaled_.add({plan}, request_.threads);
         const std::vector<const float*> weights = unscaled_.terms_of(plan);
         std::vector<float> own(static_cast<size_t>(plan.own_size));
+        fill_tiled_scales(program_, plan, nullptr, own.data());
         const PackedPath packed{own.data(), weights.data()};
         measured_pixels_.assign(program_.norms.size(), 0);
         first_moments_.assign(program_.norms.size(), 0);

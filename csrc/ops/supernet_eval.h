@@ -99,7 +99,7 @@ struct ScoreRequest {
     std::vector<Images> calibration;  // batches, for kRecalibrated
     Statistics statistics;
     int64_t threads;    // at least 1; the result does not depend on it
-    std::string level;  // instruction set, one of `kernel_levels`; empty: the best one here
+    std::string level;  // one of `kernel_levels` or `bfloat16_levels`; empty: the last of `kernel_levels`
 };
 
 struct Scores {
@@ -110,6 +110,9 @@ struct Scores {
 
 // Instruction sets whose kernels run on this processor, from the slowest to the fastest.
 std::vector<std::string> kernel_levels();
+
+// The same for kernels that convolve in bfloat16; all but "bf16-amx" are there to get the same numbers, not to be fast.
+std::vector<std::string> bfloat16_levels();
 
 // Throws std::invalid_argument for what does not fit together (a level that is not there, one value a channel for
 // batch statistics), std::bad_alloc where memory is short.

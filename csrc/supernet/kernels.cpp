@@ -3,6 +3,12 @@
 
 #include <stdexcept>
 
+#ifdef NAS_ENGINE_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace nas_engine {
 
 namespace {
@@ -21,6 +27,20 @@ bool has_avx512() {
 }
 #endif
 
+#ifdef NAS_ENGINE_AMX
+// The processor has tiles of bfloat16 and the system lets this process use them: Linux wants to be asked once, because
+// each thread then needs more memory for its registers (Documentation/arch/x86/xstate.rst).
+bool may_use_amx() {
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vl")) return false;
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;
+    if (!(d & kBfloat16) || !(d & kTiles)) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable{kernels_baseline()};
 #ifdef NAS_ENGINE_AVX2
@@ -32,17 +52,35 @@ std::vector<const Kernels*> usable_kernels() {
     return usable;
 }
 
-}  // namespace
-
-std::vector<std::string> kernel_levels() {
-    std::vector<std::string> levels;
-    for (const Kernels* kernels : usable_kernels()) levels.emplace_back(kernels->level);
-    return levels;
+std::vector<const Kernels*> usable_bfloat16_kernels() {
+    std::vector<const Kernels*> usable;
+#ifdef NAS_ENGINE_AVX2
+    if (has_avx2()) usable.push_back(kernels_bf16_avx2());
+#endif
+#ifdef NAS_ENGINE_AMX
+    static const bool has_amx = may_use_amx();
+    if (has_amx) usable.push_back(kernels_bf16_amx());
+#endif
+    return usable;
 }
 
+std::vector<std::string> names_of(const std::vector<const Kernels*>& all) {
+    std::vector<std::string> names;
+    for (const Kernels* kernels : all) names.emplace_back(kernels->level);
+    return names;
+}
+
+}  // namespace
+
+std::vector<std::string> kernel_levels() { return names_of(usable_kernels()); }
+
+std::vector<std::string> bfloat16_levels() { return names_of(usable_bfloat16_kernels()); }
+
 const Kernels& kernels_of(const std::string& level) {
-    const std::vector<const Kernels*> usable = usable_kernels();
+    std::vector<const Kernels*> usable = usable_kernels();
     if (level.empty()) return *usable.back();
+    const std::vector<const Kernels*> more = usable_bfloat16_kernels();
+    usable.insert(usable.end(), more.begin(), more.end());
     for (const Kernels* kernels : usable) {
         if (level == kernels->level) return *kernels;
     }

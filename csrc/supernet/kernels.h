@@ -30,7 +30,16 @@ const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 #endif
 
-// The kernels called `level`; empty: the fastest that run here. Throws std::invalid_argument for unknown ones.
+// Convolutions on numbers of bfloat16, sums and everything else in float32.
+#ifdef NAS_ENGINE_AVX2
+const Kernels* kernels_bf16_avx2();
+#endif
+#ifdef NAS_ENGINE_AMX
+const Kernels* kernels_bf16_amx();
+#endif
+
+// The kernels called `level`; empty: the fastest that run here in float32. Throws std::invalid_argument for unknown
+// ones.
 const Kernels& kernels_of(const std::string& level);
 
 }  // namespace nas_engine

@@ -9,20 +9,7 @@ constexpr int kAccumulators = 24;
 namespace nas_engine {
 namespace {
 
-int64_t block_rule(int64_t padded, int64_t width) {
-    if (padded % 32 == 0 && width <= 12) return 32;
-    return padded >= 16 ? 16 : 8;
-}
-
-void run_view(const StepView& view, int64_t block, Rows rows) {
-    int64_t channel = 0;
-    for (; channel + block <= view.padded; channel += block) {
-        if (block == 32) run_block<16, 2>(view, channel, rows);
-        if (block == 16) run_block<16, 1>(view, channel, rows);
-        if (block == 8) run_block<8, 1>(view, channel, rows);
-    }
-    if (channel < view.padded) run_block<8, 1>(view, channel, rows);
-}
+#include "supernet/blocks_avx512_impl.h"
 
 void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena, int64_t first,
               int64_t last) {
@@ -33,12 +20,11 @@ void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& pack
         };
         return run_winograd(plan, step, packed, arena, first, last, multiply);
     }
-    const int64_t most = most_neighbours(static_cast<int>((step.block + 15) / 16));
-    run_images(plan, step, packed, arena, first, last, most,
+    run_images(plan, step, packed, arena, first, last, most_images(step.block),
                [&](const StepView& view, Rows rows) { run_view(view, step.block, rows); });
 }
 
-constexpr Kernels kKernels{"avx512", {block_rule, true}, run_step, moments, pooled};
+constexpr Kernels kKernels{"avx512", {block_rule, true, false}, run_step, moments, pooled};
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <stdexcept>
 
@@ -58,7 +59,7 @@ class PlanBuilder {
         plan_.head = raw_values_[static_cast<size_t>(head_node())];
         if (style_ == NormStyle::kMeasured && program_.head.norm != kNone) measure_head();
         for (PlanTerm& placed : plan_.terms) {
-            if (placed.weight != kNone) placed.packed += own_;
+            if (placed.weight != kNone && placed.kind != PlanKind::kTiled) placed.packed += own_;
         }
         plan_.arena_size = arena_;
         plan_.own_size = own_;
@@ -172,18 +173,38 @@ class PlanBuilder {
             for (const PlanTerm& added : terms) channels += plan_.values[static_cast<size_t>(added.value)].padded;
             scratch_ = std::max(scratch_, kFrequencies * kTilesAtOnce * channels);
         }
+        scratch_ = std::max(scratch_, tiled_scratch(step, terms));
         int64_t read = step.padded;
         for (PlanTerm added : terms) {
             const int64_t length = packed_length(added, step);
-            int64_t& end = added.kind == PlanKind::kScaled ? own_ : weights_;
+            int64_t& end = has_own_scales(added) ? own_ : weights_;
             added.packed = end;
-            end += length;
+            end += has_own_scales(added) ? round_up(step.padded, kTileOutputs) : length;
             read += length;
             plan_.terms.push_back(added);
         }
         constexpr int64_t kHalfOfCache = 4096;  // floats; of a first-level cache of 32 KiB
         step.by_rows = read <= kHalfOfCache;
         plan_.steps.push_back(step);
+    }
+
+    static bool has_own_scales(const PlanTerm& term) {
+        return term.kind == PlanKind::kScaled || term.kind == PlanKind::kTiled;
+    }
+
+    // Floats: the maps of all tiled terms, and the sums of the rows that are computed together.
+    int64_t tiled_scratch(const PlanStep& step, const std::vector<PlanTerm>& terms) const {
+        const TiledShape shape(plan_.values, terms.data(), step);
+        int64_t maps = 0;
+        for (const PlanTerm& term : terms) {
+            if (term.kind != PlanKind::kTiled) continue;
+            maps += shape.map_size(plan_.values[static_cast<size_t>(term.value)], term);
+        }
+        return maps == 0 ? 0 : maps / 2 + shape.positions * shape.outputs;
+    }
+
+    bool prefers_tiles(const ProgramTerm& term, int64_t inputs, const PlanStep& step) const {
+        return rules_.tiled && plan_kind(term) == PlanKind::kConvolution && inputs >= kLane && step.channels >= kLane;
     }
 
     // Transforming tiles pays where they hold few pixels beyond the edge, and enough channels are multiplied.
@@ -198,13 +219,16 @@ class PlanBuilder {
         const ProgramTerm& from = term(index);
         const int64_t source = use(from.source).same_as;
         const auto& values = from.rectified ? rectified_values_ : raw_values_;
-        const bool winograd = prefers_winograd(from, node(source).channels, step);
-        return {winograd ? PlanKind::kWinograd : plan_kind(from),
+        const int64_t inputs = node(source).channels;
+        const PlanKind kind = prefers_tiles(from, inputs, step)      ? PlanKind::kTiled
+                              : prefers_winograd(from, inputs, step) ? PlanKind::kWinograd
+                                                                     : plan_kind(from);
+        return {kind,
                 static_cast<int32_t>(from.kernel),
                 static_cast<int32_t>(from.stride),
                 static_cast<int32_t>(padding_of(from)),
                 values[static_cast<size_t>(source)],
-                node(source).channels,
+                inputs,
                 0,
                 from.weight == kNone ? kNone : index,
                 from.weight,
@@ -388,7 +412,74 @@ void pack_depthwise(const ProgramWeight& weight, const PlanTerm& term, const Pla
     }
 }
 
+uint16_t bfloat16_of(float x) {  // to the nearest, to even in between; NaN stays
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    if (std::isnan(x)) return 0x7fc0;
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// Weights [outputs, inputs, kernel, kernel] as blocks of 16 output channels, each [kernel, kernel * inputs / 2, 16, 2]
+// with inputs rounded up to a multiple of 16: pairs of inputs are what a tile multiplies at once.
+void pack_tiled(const ProgramWeight& weight, const PlanTerm& term, const PlanStep& step, const float* /*scale*/,
+                float* packed) {
+    const int64_t* strides = weight.strides;
+    const float* centre = centre_of(weight, term);
+    const int64_t inputs = round_up(term.inputs, kTileInputs / 2);
+    char* to = reinterpret_cast<char*>(packed);
+    for (int64_t first = 0; first < step.padded; first += kTileOutputs) {
+        for (int64_t tap = 0; tap < int64_t{term.kernel} * term.kernel; ++tap) {
+            const float* from = centre + tap / term.kernel * strides[2] + tap % term.kernel * strides[3];
+            for (int64_t input = 0; input < inputs; input += 2) {
+                for (int64_t i = 0; i < 2 * kTileOutputs; ++i, to += sizeof(uint16_t)) {
+                    const int64_t output = first + i / 2, second = input + i % 2;
+                    const bool real = output < step.channels && second < term.inputs;
+                    const uint16_t number = real ? bfloat16_of(from[output * strides[0] + second * strides[1]]) : 0;
+                    std::memcpy(to, &number, sizeof number);
+                }
+            }
+        }
+    }
+}
+
 }  // namespace
+
+TiledShape::TiledShape(const std::vector<PlanValue>& values, const PlanTerm* terms, const PlanStep& step)
+    : border(0), width(0), rows(1), positions(0), outputs(round_up(step.padded, kTileOutputs)) {
+    for (int64_t i = 0; i < step.terms; ++i) {
+        if (terms[i].kind == PlanKind::kTiled) border = std::max<int64_t>(border, terms[i].kernel / 2);
+    }
+    for (int64_t i = 0; i < step.terms; ++i) {
+        if (terms[i].kind != PlanKind::kTiled) continue;
+        width = std::max(width, values[static_cast<size_t>(terms[i].value)].width + 2 * border);
+    }
+    constexpr int64_t kMostOutputs = 128;  // so that sums stay in a first-level cache
+    const auto tiled = [&](int64_t count) { return round_up((count - 1) * width + step.width, kTileOutputs); };
+    for (int64_t count = 2; count <= std::min(step.height, kMostOutputs / step.width); ++count) {
+        if (count * tiled(rows) > rows * tiled(count)) rows = count;  // more of the tiles are outputs
+    }
+    positions = tiled(rows);
+}
+
+int64_t TiledShape::map_size(const PlanValue& source, const PlanTerm& term) const {
+    const int64_t beyond = (kTileOutputs + 2) * term.stride;  // positions; the last rows may be fewer than `rows`
+    return round_up(((source.height + 2 * border + rows * term.stride) * width + beyond) * tiled_channels(source), 32);
+}
+
+void fill_tiled_scales(const Program& program, const PathPlan& plan, const std::vector<NormStatistics>* statistics,
+                       float* own) {
+    for (const PlanStep& step : plan.steps) {
+        std::vector<float> shift(static_cast<size_t>(step.channels));
+        for (int64_t i = step.first_term; i < step.first_term + step.terms; ++i) {
+            const PlanTerm& term = plan.terms[static_cast<size_t>(i)];
+            if (term.kind != PlanKind::kTiled) continue;
+            std::fill_n(own + term.packed, step.channels, 1.0f);
+            if (!statistics || term.norm == kNone) continue;
+            const NormStatistics& known = (*statistics)[static_cast<size_t>(term.norm)];
+            norm_affine(program, term.norm, known, step.channels, own + term.packed, shift.data());
+        }
+    }
+}
 
 PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules) {
     return PlanBuilder(program, genes, style, rules).build();
@@ -438,6 +529,9 @@ int64_t packed_length(const PlanTerm& term, const PlanStep& step) {
     if (term.kind == PlanKind::kConvolution) return taps * term.inputs * step.padded;
     if (term.kind == PlanKind::kWinograd) return kFrequencies * term.inputs * step.padded;
     if (term.kind == PlanKind::kDepthwise) return taps * step.padded;
+    if (term.kind == PlanKind::kTiled) {  // two numbers in the place of a float
+        return taps * round_up(term.inputs, kTileInputs / 2) / 2 * round_up(step.padded, kTileOutputs);
+    }
     return term.kind == PlanKind::kScaled ? step.padded : 0;
 }
 
@@ -445,6 +539,7 @@ void pack_weights(const Program& program, const PlanTerm& term, const PlanStep& 
                   float* packed) {
     const auto pack_one = term.kind == PlanKind::kConvolution ? pack_convolution
                           : term.kind == PlanKind::kWinograd  ? pack_winograd
+                          : term.kind == PlanKind::kTiled     ? pack_tiled
                                                               : pack_depthwise;
     pack_one(program.weights[static_cast<size_t>(term.weight)], term, step, scale, packed);
 }

@@ -30,7 +30,7 @@ struct PlanValue {
     }  // of pixel (0, 0), from the start of the value
 };
 
-enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled, kZero };
+enum class PlanKind : int32_t { kConvolution, kWinograd, kDepthwise, kAveragePool, kIdentity, kScaled, kZero, kTiled };
 
 struct PlanTerm {
     PlanKind kind;
@@ -39,7 +39,7 @@ struct PlanTerm {
     int32_t padding;
     int64_t value;   // index of the source
     int64_t inputs;  // channels of the source that count
-    int64_t packed;  // offset of weights, or of the scales of kScaled, among the packed numbers
+    int64_t packed;  // offset of weights, or of the scales of kScaled and kTiled, among the packed numbers
     int64_t origin;  // index of the term in the program that the weights are of, or kNone
     int64_t weight;  // index in the program, or kNone
     int64_t norm;    // index in the program, or kNone
@@ -98,6 +98,7 @@ enum class NormStyle { kFolded, kMeasured };
 struct KernelRules {
     int64_t (*block)(int64_t padded, int64_t width);  // output channels that one tile covers
     bool winograd;                                    // whether 3x3 convolutions may be computed that way
+    bool tiled;                                       // whether convolutions are computed by tiles of bfloat16
 };
 
 // Winograd convolution F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section
@@ -106,6 +107,33 @@ constexpr int64_t kTile = 4;
 constexpr int64_t kTransformed = 6;  // side of a transformed tile
 constexpr int64_t kFrequencies = kTransformed * kTransformed;
 constexpr int64_t kTilesAtOnce = 12;  // fill the registers of every instruction set in one or two rounds
+
+// Tiles of bfloat16 (Intel AMX): 16 neighbouring outputs times 16 channels, over 32 inputs at a time. A row of the
+// kernel is one run of inputs, because channels and pixels of a source lie one after the other.
+constexpr int64_t kTileOutputs = 16;
+constexpr int64_t kTileInputs = 32;
+
+// How the tiled terms of a step work in a thread's scratch memory: each source becomes a map of bfloat16 with a border,
+// all with equally long rows, and sums are made of whole tiles of positions that count on from row to row. Some
+// positions are no outputs: those in the border, and those that a stride skips.
+struct TiledShape {
+    int64_t border;     // of the maps
+    int64_t width;      // positions of a row
+    int64_t rows;       // of the output that are computed together
+    int64_t positions;  // from the first output of these rows to the last, rounded up to whole tiles
+    int64_t outputs;    // channels, a multiple of 16
+
+    // Of the tiled ones among the terms.
+    TiledShape(const std::vector<PlanValue>& values, const PlanTerm* terms, const PlanStep& step);
+
+    // Numbers of bfloat16 in the map of a term's source: tiles read beyond its end.
+    int64_t map_size(const PlanValue& source, const PlanTerm& term) const;
+};
+
+inline int64_t tiled_channels(const PlanValue& value) {  // of a map
+    constexpr int64_t kMultiple = kTileInputs / 2;
+    return (value.channels + kMultiple - 1) / kMultiple * kMultiple;
+}
 
 // The live part of the path `genes` [decisions]. Nodes that only copy another one share its buffer. Throws
 // std::invalid_argument where a node has more than kMaxStepTerms terms, or a norm is measured twice.
@@ -118,12 +146,16 @@ struct NormStatistics {
 };
 std::vector<NormStatistics> running_statistics(const Program& program);
 
+// Writes the scales of a path's tiled terms among its own numbers: those of its norms; 1 where `statistics` is null.
+void fill_tiled_scales(const Program& program, const PathPlan& plan, const std::vector<NormStatistics>* statistics,
+                       float* own);
+
 // Scale and shift that equal a norm: y = scale x + shift, for `channels` channels.
 void norm_affine(const Program& program, int64_t norm, const NormStatistics& statistics, int64_t channels, float* scale,
                  float* shift);
 
 // Numbers that the weights of a term take, and their place where it has weights: in the order in which the kernels read
-// them, each output channel times its scale.
+// them, each output channel times its scale; kTiled: without it, rounded to bfloat16.
 int64_t packed_length(const PlanTerm& term, const PlanStep& step);
 void pack_weights(const Program& program, const PlanTerm& term, const PlanStep& step, const float* scale,
                   float* packed);

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from nas_engine.errors import NativeError
 from nas_engine.evaluators.fit import score
 from nas_engine.evaluators.path_programs import Context, path_programs
 from nas_engine.nn.supernet import Genes, Supernet, recalibrated
-from nas_engine.ops.supernet_eval import Statistics, scores_on_gpus, supernet_eval
+from nas_engine.ops.supernet_eval import Statistics, bfloat16_levels, scores_on_gpus, supernet_eval
 from nas_engine.ops.supernet_program import SupernetProgram
 
 _logger = logging.getLogger(__name__)
 _FALLBACK = "Paths of the supernet are scored by PyTorch: %s"
+_BFLOAT16_LEVEL = "bf16-amx"  # the one that is faster than float32
 _CHECKED_IMAGES, _CHECKED_PATHS = 64, 4
+
+Precision = Literal["float32", "bfloat16"]
 _CHECK_TOLERANCE = 1e-2  # of the loss, in nats and relative; convolutions of cuDNN may use TF32
 
 
@@ -73,13 +77,21 @@ class PathScorer:
         fallback: why PyTorch scores the paths; empty where native code does.
     """
 
-    def __init__(self, supernet: Supernet, device: torch.device, check: bool | None = None) -> None:
+    def __init__(
+        self,
+        supernet: Supernet,
+        device: torch.device,
+        check: bool | None = None,
+        precision: Precision = "float32",
+    ) -> None:
         """Decide once; the reason of a fallback is logged.
 
         Args:
             supernet: whose paths are scored; its weights may change between calls.
             device: where supernet and images are.
             check: whether the first call is compared with PyTorch; None: on a GPU.
+            precision: of the convolutions of native code. bfloat16 needs a CPU with AMX; elsewhere float32 is used,
+                and the log says so.
         """
         self._supernet = supernet
         self._path_programs = path_programs(supernet)
@@ -88,6 +100,9 @@ class PathScorer:
         self._must_check = device.type == "cuda" if check is None else check
         if self.fallback:
             _logger.info(_FALLBACK, self.fallback)
+        self._level = ""
+        if precision == "bfloat16":
+            self._choose_bfloat16(device)
 
     def __call__(
         self,
@@ -154,8 +169,14 @@ class PathScorer:
         if program is None:
             program = self._programs[context, height, width] = self._path_programs.program(context, height, width)
         statistics = Statistics.RECALIBRATED if batches else Statistics.RUNNING
-        scores = supernet_eval(program, genes, images, labels, statistics, batches)
+        scores = supernet_eval(program, genes, images, labels, statistics, batches, level=self._level)
         return scores.loss, scores.correct
+
+    def _choose_bfloat16(self, device: torch.device) -> None:
+        if device.type == "cpu" and not self.fallback and _BFLOAT16_LEVEL in bfloat16_levels():
+            self._level = _BFLOAT16_LEVEL
+        else:
+            _logger.warning("Paths of the supernet are scored in float32: bfloat16 needs native code on a CPU with AMX")
 
     def _reason(self, device: torch.device) -> str:
         if self._path_programs is None:

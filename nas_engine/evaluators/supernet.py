@@ -19,7 +19,7 @@ from nas_engine.evaluators.base import Progress
 from nas_engine.evaluators.failures import as_failure
 from nas_engine.evaluators.fit import FitOptions, Trainer, check_images, seeded, usable_device
 from nas_engine.evaluators.path_sampling import path_sampler
-from nas_engine.evaluators.path_scoring import PathScorer
+from nas_engine.evaluators.path_scoring import PathScorer, Precision
 from nas_engine.nn.supernet import Genes
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict
@@ -47,6 +47,11 @@ class SupernetOptions(FitOptions):
         "as accuracy_uncalibrated, to show what recalibration changes; 0: none",
     )
     score_batch_size: int = Field(512, ge=2, description="images a call while scoring; changes speed and memory only")
+    precision: Precision = Field(
+        "float32",
+        description="of the convolutions while paths are scored. bfloat16: on processors with AMX, where it is faster; "
+        "on others float32 is used",
+    )
     time_limit_seconds: float | None = Field(
         None,
         gt=0,
@@ -88,7 +93,7 @@ class SupernetEvaluator:
         check_images(dataset, options)
         with seeded(seed):
             self.supernet = space.supernet()
-        self._score_paths = PathScorer(self.supernet, self._device)
+        self._score_paths = PathScorer(self.supernet, self._device, precision=options.precision)
         self._sampler = path_sampler(options.sampling, space.diagram, self.supernet, options.paths_per_step)
         self._trainer = Trainer(
             self.supernet, dataset, options, seed=seed, device=self._device, backward=self._backward

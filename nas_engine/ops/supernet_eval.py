@@ -27,6 +27,7 @@ from nas_engine.ops.supernet_program import IntArray, Node, SupernetProgram, Ter
 
 _OP = "supernet_eval"
 _MOST_THREADS = 1024
+_FEWEST_ROUNDED = 8  # channels: convolutions of fewer stay in float32
 
 
 class Statistics(IntEnum):
@@ -55,6 +56,16 @@ def levels() -> list[str]:
     """Instruction sets whose kernels run on this processor, the fastest last; empty without the native module."""
     module = native.module()
     return [] if module is None else list(module.kernel_levels())
+
+
+def bfloat16_levels() -> list[str]:
+    """The same for kernels that convolve in bfloat16; only ``bf16-amx`` among them is faster than float32.
+
+    Convolutions of at least 8 channels to at least 8 multiply inputs and weights rounded to bfloat16 and add in
+    float32; BatchNorm, biases and everything else stay in float32, as do the activations between them.
+    """
+    module = native.module()
+    return [] if module is None else list(module.bfloat16_levels())
 
 
 def scores_on_gpus() -> bool:
@@ -89,7 +100,7 @@ def supernet_eval(
             mode; RECALIBRATED: averages over the `calibration` batches (see `nas_engine.nn.supernet.recalibrated`).
         calibration: batches of images, for RECALIBRATED only.
         want_logits: also return all logits.
-        level: instruction set, one of `levels()`; empty: the fastest. Of no use on a GPU.
+        level: one of `levels()` or `bfloat16_levels()`; empty: the last of `levels()`. Of no use on a GPU.
         threads: 1 to 1024; None: as many as torch uses. Of no use on a GPU.
 
     Returns:
@@ -104,7 +115,7 @@ def supernet_eval(
     _require_scorable(program, genes, images, labels, statistics, calibration)
     threads = _threads(threads)
     if not isinstance(level, str):
-        raise NativeError(f"{_OP}: level must be one of {', '.join(levels())} or '', got {level!r}")
+        raise NativeError(f"{_OP}: level must be one of {', '.join(levels() + bfloat16_levels())} or '', got {level!r}")
     if images.is_cuda and not scores_on_gpus():
         raise NativeError(
             f"{_OP}: images are on {images.device}, but the native module was built without CUDA; use images.cpu()"
@@ -233,8 +244,19 @@ def supernet_eval_reference(
     labels: Tensor,
     statistics: Statistics = Statistics.RUNNING,
     calibration: Sequence[Tensor] = (),
+    *,
+    bfloat16: bool = False,
 ) -> PathScores:
     """The same as `supernet_eval` in PyTorch, path by path and layer by layer: the oracle of its tests.
+
+    Args:
+        program: as the arguments that follow, those of `supernet_eval`.
+        genes: see there.
+        images: see there.
+        labels: see there.
+        statistics: see there.
+        calibration: see there.
+        bfloat16: round what the `bfloat16_levels` round.
 
     Raises:
         NativeError: as `supernet_eval`.
@@ -246,8 +268,8 @@ def supernet_eval_reference(
         if statistics is Statistics.RUNNING:
             norms = {id(n): (n.running_mean, n.running_var) for n in program.norms}  # type: ignore[misc]
         elif statistics is Statistics.RECALIBRATED:
-            norms = _recalibrated(program, path, calibration)
-        logits.append(_logits(program, path, images, norms, {}))
+            norms = _recalibrated(program, path, calibration, bfloat16)
+        logits.append(_logits(program, path, images, norms, {}, bfloat16))
     stacked = torch.stack(logits) if logits else torch.empty(0, len(images), len(program.head.linear.weight))
     targets = labels.expand(len(stacked), -1)
     losses = F.cross_entropy(stacked.double().permute(0, 2, 1), targets, reduction="none").mean(1)
@@ -259,11 +281,13 @@ def supernet_eval_reference(
 _Statistics = tuple[Tensor, Tensor]
 
 
-def _recalibrated(program: SupernetProgram, path: list[int], batches: Sequence[Tensor]) -> dict[int, _Statistics]:
+def _recalibrated(
+    program: SupernetProgram, path: list[int], batches: Sequence[Tensor], bfloat16: bool
+) -> dict[int, _Statistics]:
     seen: list[dict[int, _Statistics]] = []
     for batch in batches:
         seen.append({})
-        _logits(program, path, batch, {}, seen[-1])
+        _logits(program, path, batch, {}, seen[-1], bfloat16)
     return {
         norm: (
             torch.stack([statistics[norm][0] for statistics in seen]).mean(0),
@@ -279,6 +303,7 @@ def _logits(
     images: Tensor,
     known: Mapping[int, _Statistics],
     measured: dict[int, _Statistics],
+    bfloat16: bool,
 ) -> Tensor:
     """Logits with the `known` statistics, or with those of the batch, which are then added to `measured`."""
 
@@ -300,7 +325,7 @@ def _logits(
         if source is None or (term.choice and path[term.choice[0]] != term.choice[1]):
             return None
         source = source.relu() if term.rectified else source
-        return normalised(term.norm, _linear_part(term, node, source))
+        return normalised(term.norm, _linear_part(term, node, source, bfloat16))
 
     nodes: list[Tensor | None] = [images]
     with torch.no_grad():
@@ -326,7 +351,7 @@ def _zeros(node: Node, nodes: Sequence[Tensor | None]) -> Tensor:
     return image.new_zeros(len(image), node.channels, node.height, node.width)
 
 
-def _linear_part(term: Term, node: Node, source: Tensor) -> Tensor:
+def _linear_part(term: Term, node: Node, source: Tensor, bfloat16: bool) -> Tensor:
     if term.kind is TermKind.IDENTITY:
         return source
     if term.kind is TermKind.AVERAGE_POOL:
@@ -343,6 +368,8 @@ def _linear_part(term: Term, node: Node, source: Tensor) -> Tensor:
     depthwise = term.kind is TermKind.DEPTHWISE
     weight = weight[: node.channels, : 1 if depthwise else source.shape[1], centre, centre]
     groups = source.shape[1] if depthwise else 1
+    if bfloat16 and not depthwise and min(source.shape[1], node.channels) >= _FEWEST_ROUNDED:
+        source, weight = source.bfloat16().float(), weight.bfloat16().float()
     return F.conv2d(source, weight, None, term.stride, term.kernel // 2, groups=groups)
 
 

@@ -13,7 +13,7 @@ from nas_engine import native
 from nas_engine.errors import NativeError
 from nas_engine.evaluators import path_scoring
 from nas_engine.evaluators.path_scoring import PathScorer, score_paths
-from nas_engine.ops.supernet_eval import supernet_eval
+from nas_engine.ops.supernet_eval import bfloat16_levels, supernet_eval
 from nas_engine.spaces.mobilenet import MobileNetOptions, MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
 from nas_engine.testing.block_space import BlockSpace
@@ -109,11 +109,30 @@ def test_native_code_that_fails_its_check_is_not_used(fault, monkeypatch, caplog
 
 
 @needs_native
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_bfloat16_is_used_where_the_processor_has_amx(has_amx, monkeypatch, caplog):
+    level = bfloat16_levels()[-1]
+    if has_amx:  # any level stands in for the one that is fast
+        monkeypatch.setattr(path_scoring, "_BFLOAT16_LEVEL", level)
+    elif level == "bf16-amx":
+        pytest.skip("this processor has AMX")
+    torch.manual_seed(0)
+    space = NASBench201Space(SHAPE, NASBench201Options(channels=8, cells=1))
+    images, labels = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width), torch.randint(SHAPE.classes, (20,))
+    paths, supernet = [space.sample(np.random.default_rng(0)).genes for _ in range(5)], space.supernet()
+    exact = PathScorer(supernet, CPU)(paths, images, labels, [images])[0]
+    scores = PathScorer(supernet, CPU, precision="bfloat16")(paths, images, labels, [images])[0]
+    torch.testing.assert_close(scores, exact, rtol=0.02, atol=0.02)
+    assert torch.equal(scores, exact) != has_amx
+    assert ("float32: bfloat16 needs" in caplog.text) != has_amx
+
+
+@needs_native
 def test_the_check_covers_recalibrated_statistics(monkeypatch):
     """Scores that are wrong only with calibration images are found out, and the right ones returned."""
 
-    def faulty(program, genes, images, labels, statistics, batches):
-        scores = supernet_eval(program, genes, images, labels, statistics, batches)
+    def faulty(program, genes, images, labels, statistics, batches, **options):
+        scores = supernet_eval(program, genes, images, labels, statistics, batches, **options)
         return scores._replace(loss=scores.loss + 0.1) if batches else scores
 
     torch.manual_seed(0)

@@ -96,14 +96,14 @@ struct RandomScores {
 
     Scores places() { return {loss.data(), correct.data(), logits.data()}; }
 
-    bool agrees(const RandomScores& other) const {
+    bool agrees(const RandomScores& other, float tolerance = 1e-4f) const {
         float largest = 1;
         for (const float logit : other.logits) largest = std::fmax(largest, std::fabs(logit));
         for (size_t i = 0; i < logits.size(); ++i) {
-            if (!(std::fabs(logits[i] - other.logits[i]) <= 1e-4f * largest)) return false;
+            if (!(std::fabs(logits[i] - other.logits[i]) <= tolerance * largest)) return false;
         }
         for (size_t i = 0; i < loss.size(); ++i) {
-            if (!(std::fabs(loss[i] - other.loss[i]) <= 1e-4 * largest)) return false;
+            if (!(std::fabs(loss[i] - other.loss[i]) <= tolerance * largest)) return false;
         }
         return true;
     }

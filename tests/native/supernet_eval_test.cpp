@@ -55,6 +55,11 @@ bool test_a_random_program(unsigned seed) {
                 // The variance of two equal values is noise: norms then enlarge differences.
                 CHECK(statistics != Statistics::kRunning || scores.agrees(first));
             }
+            for (const std::string& level : bfloat16_levels()) {
+                RandomScores scores;
+                supernet_eval_cpu(program, inputs.request(statistics, 1 + seed % 3, level), scores.places());
+                CHECK(statistics != Statistics::kRunning || scores.agrees(first, 0.02f));
+            }
         }
     } catch (const std::invalid_argument&) {
         return false;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from nas_engine import native
 from nas_engine.errors import NativeError
 from nas_engine.evaluators.path_programs import path_programs
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
-from nas_engine.ops.supernet_eval import Statistics, describe, levels, supernet_eval, supernet_eval_reference
+from nas_engine.ops.supernet_eval import (
+    Statistics,
+    bfloat16_levels,
+    describe,
+    levels,
+    supernet_eval,
+    supernet_eval_reference,
+)
 from nas_engine.ops.supernet_program import Head, Node, ProgramTables, SupernetProgram, Term, TermKind
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="needs the native module")
@@ -288,3 +296,81 @@ def test_no_table_can_crash_the_process(seed):
         object.__setattr__(broken, "tables", tables)
         with contextlib.suppress(NativeError):
             supernet_eval(broken, random_genes(2, 3, 2), images, labels)
+
+
+def one_layer_program(seed: int) -> SupernetProgram:
+    """Convolutions of the image alone: no rounding meets numbers that differ in their last bits."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    inputs, outputs = (int(rng.choice([8, 9, 16, 24, 31, 40])) for _ in range(2))
+    stride = int(rng.choice([1, 1, 2, 3]))
+    height, width = int(rng.integers(1, 20)), int(rng.choice([1, 3, 4, 8, 15, 16, 17, 32, 40]))
+    terms = []
+    for decision, kernel in enumerate(rng.choice([1, 3, 5, 7], 3)):
+        convolution = nn.Conv2d(inputs, outputs, int(kernel), bias=False)
+        norm = with_random_norms(nn.BatchNorm2d(outputs), seed) if rng.random() < 0.7 else None
+        rectified = bool(rng.random() < 0.5)
+        terms.append(
+            Term(0, TermKind.CONVOLUTION, int(kernel), stride, rectified, convolution, norm, (decision, 1))
+        )
+    size = -(-height // stride), -(-width // stride)
+    nodes = Node(inputs, height, width), Node(outputs, *size, tuple(terms), bool(rng.random() < 0.3))
+    return SupernetProgram(nodes, Head(1, nn.Linear(outputs, 10), None), (2, 2, 2))
+
+
+@pytest.mark.parametrize("level", bfloat16_levels())
+@pytest.mark.parametrize("seed", range(80))
+def test_one_layer_in_bfloat16_equals_the_reference(level, seed):
+    program = one_layer_program(seed)
+    images, labels = images_and_labels(program, 1 + seed % 5)
+    genes = np.array(list(itertools.product(range(2), repeat=3)))
+    calibration = [images_and_labels(program, 8, 1)[0]]
+    for statistics, batches in ((Statistics.RUNNING, ()), (Statistics.RECALIBRATED, calibration)):
+        got = supernet_eval(program, genes, images, labels, statistics, batches, want_logits=True, level=level)
+        wanted = supernet_eval_reference(program, genes, images, labels, statistics, batches, bfloat16=True)
+        assert_equal_scores(got, wanted)
+        exact = supernet_eval_reference(program, genes, images, labels, statistics, batches)
+        assert not torch.allclose(got.logits, exact.logits, rtol=1e-5, atol=1e-6)  # something was rounded
+
+
+@pytest.mark.parametrize("level", bfloat16_levels())
+@pytest.mark.parametrize("statistics", list(Statistics))
+@pytest.mark.parametrize(
+    ("channels", "cells", "height", "width", "count"), [(16, 1, 8, 8, 13), (8, 2, 9, 7, 5), (20, 1, 5, 4, 9)]
+)
+def test_networks_in_bfloat16_lie_as_near_as_rounding_allows(level, statistics, channels, cells, height, width, count):
+    """Sums that differ in the last bit may be rounded apart: not more than by what rounding does as a whole."""
+    program = cell_program(channels, cells, height, width)
+    images, labels = images_and_labels(program, count)
+    batches = [images_and_labels(program, 7, size)[0] for size in (1, 2)]
+    batches = batches if statistics is Statistics.RECALIBRATED else ()
+    genes = random_genes(20)
+    got = supernet_eval(program, genes, images, labels, statistics, batches, want_logits=True, level=level)
+    wanted = supernet_eval_reference(program, genes, images, labels, statistics, batches, bfloat16=True)
+    exact = supernet_eval_reference(program, genes, images, labels, statistics, batches)
+    difference = (got.logits - wanted.logits).square().mean().sqrt()
+    assert difference < 0.5 * (exact.logits - wanted.logits).square().mean().sqrt()
+
+
+@pytest.mark.parametrize("level", bfloat16_levels())
+def test_bfloat16_depends_neither_on_threads_nor_on_other_images(level):
+    program = cell_program(16, 1, 8, 8)
+    images, labels = images_and_labels(program, 15)
+    all_at_once, alone = (
+        supernet_eval(
+            program, random_genes(20), images[:count], labels[:count], want_logits=True, level=level, threads=threads
+        )
+        for count, threads in ((15, 1), (4, 3))
+    )
+    assert torch.equal(all_at_once.logits[:, :4], alone.logits)
+
+
+@pytest.mark.parametrize("level", bfloat16_levels())
+def test_a_nan_stays_in_bfloat16(level):
+    program = cell_program(8, 1, 6, 6)
+    images, labels = images_and_labels(program, 3)
+    images[1, 0, 2, 2] = math.nan
+    scores = supernet_eval(program, random_genes(20), images, labels, want_logits=True, level=level)
+    wanted = supernet_eval_reference(program, random_genes(20), images, labels)
+    assert torch.equal(scores.logits.isnan(), wanted.logits.isnan())
+    assert scores.logits.isnan().any()
