@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from nas_engine.costs.analytic import AnalyticCost
 from nas_engine.evaluators.path_scoring import PathScorer, score_paths
 from nas_engine.nn.nasbench201_supernet import NASBench201Supernet
+from nas_engine.ops.supernet_eval import bfloat16_levels
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.mobilenet import MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
 from nas_engine.types import Architecture, ImageShape
 
-NATIVE, EAGER = "native", "eager NCHW"
+NATIVE, NATIVE_BF16, EAGER = "native", "native bf16", "eager NCHW"
 _SEED = 0
 _SPEEDUP = "speedup over "
 _GOAL_OVER_BEST = 2.2
+_BF16_GOAL, _BF16_GOAL_OVER_BEST = 16.0, 4.0
 _CALIBRATION_IMAGES = 256
 
 
@@ -93,6 +95,9 @@ def variants_of(
         EAGER: lambda: eager(supernet, paths, images, labels),
         "eager channels_last": lambda: eager(last, paths, images_last, labels),
     }
+    if "bf16-amx" in bfloat16_levels():
+        tiles = PathScorer(supernet, torch.device("cpu"), precision="bfloat16")
+        variants[NATIVE_BF16] = lambda: tiles(paths, images, labels, ())[0].tolist()
     if with_bf16:
         variants["channels_last, bf16 autocast"] = lambda: autocast(last, paths, images_last, labels)
     if isinstance(last, NASBench201Supernet):
@@ -124,10 +129,13 @@ def measure(
     rows += [
         _row(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
     ]
-    others = {variant: median for variant, median in medians.items() if variant != NATIVE}
-    best = min(others, key=others.__getitem__)
-    for variant in dict.fromkeys((EAGER, best)):
-        rows.append(_row(name, NATIVE, _SPEEDUP + variant, others[variant] / medians[NATIVE], "x"))
+    ours = [variant for variant in medians if variant in (NATIVE, NATIVE_BF16)]
+    for mine in ours:
+        # float32 is compared with float32; bfloat16 with all.
+        others = [other for other in medians if other not in ours and (mine == NATIVE_BF16 or "bf16" not in other)]
+        best = min(others, key=medians.__getitem__)
+        for other in dict.fromkeys((EAGER, best)):
+            rows.append(_row(name, mine, _SPEEDUP + other, medians[other] / medians[mine], "x"))
     return rows
 
 
@@ -135,8 +143,13 @@ def report_speedups(case: Case, rows: Sequence[Row]) -> None:
     """Print the speedups among the `rows` of `case` beside their goals."""
     for row in rows:
         if row["metric"].startswith(_SPEEDUP):
-            goal = case.speedup_goal if row["metric"] == _SPEEDUP + EAGER else _GOAL_OVER_BEST
-            report_goal(f"{row['case']}: {row['metric']}", row["value"], goal, "times")
+            over_eager, over_best = (
+                (_BF16_GOAL, _BF16_GOAL_OVER_BEST)
+                if row["variant"] == NATIVE_BF16
+                else (case.speedup_goal, _GOAL_OVER_BEST)
+            )
+            goal = over_eager if row["metric"] == _SPEEDUP + EAGER else over_best
+            report_goal(f"{row['case']}, {row['variant']}: {row['metric']}", row["value"], goal, "times")
 
 
 def macs(space: SearchSpace, architectures: Sequence[Architecture]) -> float:

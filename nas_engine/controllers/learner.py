@@ -34,7 +34,7 @@ class Learner:
         """
         self._space, self._options = space, options
         self.policy = self._fresh_policy(seed)
-        self.proposer = Proposer(space, self.policy, seed, options.likeliest_of, self._log_probs)
+        self.proposer = Proposer(space, self, seed, options.likeliest_of, self._log_probs)
         self._adam = GuardedAdam(self.policy, options.learning_rate, options.max_grad_norm)
         self._floor = EntropyFloor(options.entropy_floor)
         self._best = torch.empty(0, len(space.decisions), dtype=torch.long)
@@ -52,9 +52,30 @@ class Learner:
         self._watch(known)
         return genes, score(sampled, known, self._options.advantages)
 
+    def propose(self, n: int) -> list[Architecture]:
+        """`n` unseen architectures: random ones while a start still lacks some, then those of the policy."""
+        seen = self.proposer.seen
+        missing = self._options.initial_design - (len(seen.rewards) + len(seen.waiting) - self._start)
+        count = min(max(missing, 0), n)
+        return self.proposer.random(count) + self.proposer.propose(n - count)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw for proposals: from the policy, drawn towards the incumbent."""
+        return self.policy.sample(count, generator, self._bonus())
+
     @torch.no_grad()
     def _log_probs(self, genes: Tensor) -> Tensor:
-        return self.policy.evaluate(genes).log_probs.sum(dim=1)
+        # Up to what each draw's own normalisation adds: how likely the policy finds it, and how near the incumbent is.
+        log_probs, bonus = self.policy.evaluate(genes).log_probs.sum(dim=1), self._bonus()
+        return log_probs if bonus is None else log_probs + bonus[torch.arange(genes.shape[1]), genes].sum(dim=1)
+
+    def _bonus(self) -> Tensor | None:
+        best = self.proposer.best(1, self._start) if self._options.incumbent_bonus else []
+        if not best:
+            return None
+        bonus = torch.zeros(self.policy.logit_bias.shape)
+        bonus[torch.arange(len(bonus)), torch.tensor(best[0].genes)] = self._options.incumbent_bonus
+        return bonus
 
     def _fresh_policy(self, seed: int) -> LSTMPolicy:
         options = self._options

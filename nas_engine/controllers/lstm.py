@@ -86,8 +86,14 @@ class LSTMPolicy(nn.Module):
         nn.init.zeros_(self.value_head.bias)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Genes int64 [n, decisions] of `n` valid architectures, drawn in step with `generator`."""
+    def sample(self, n: int, generator: torch.Generator, bonus: Tensor | None = None) -> Tensor:
+        """Genes int64 [n, decisions] of `n` valid architectures, drawn in step with `generator`.
+
+        Args:
+            n: how many.
+            generator: of the draws.
+            bonus: added to the logits of all draws, [decisions, choices]; None: nothing.
+        """
         decisions, most_choices = self.logit_bias.shape
         genes = torch.empty(n, decisions, dtype=torch.long)
         state, inputs = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
@@ -100,6 +106,8 @@ class LSTMPolicy(nn.Module):
             )
             logits = hidden @ self.logit_weight[decision] + self.logit_bias[decision]
             log_probs = self._log_probs(logits, self.transitions[state] >= 0)
+            if bonus is not None:
+                log_probs = torch.log_softmax(log_probs + bonus[decision], dim=-1)
             genes[:, decision] = torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0]
             state = self.transitions[state, genes[:, decision]]
             inputs = 1 + decision * most_choices + genes[:, decision]

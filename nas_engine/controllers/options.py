@@ -43,8 +43,20 @@ _Patience = Annotated[
     int,
     Field(
         ge=0,
-        description="evaluations without a new best after which others than the best so far are imitated; 0: never",
+        description="evaluations without a new best after which weights are fresh and the best is one of those that "
+        "follow; 0: never",
     ),
+]
+_IncumbentBonus = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="nats added, while proposing, to the logits of the choices of the best architecture since the last "
+        "start; 0: off",
+    ),
+]
+_InitialDesign = Annotated[
+    int, Field(ge=0, description="uniformly random proposals at the start, and at each fresh start of patience")
 ]
 _HiddenSize = Annotated[int, Field(ge=1, description="size of the LSTM state")]
 _EmbeddingSize = Annotated[int, Field(ge=1, description="size of the LSTM's input embeddings")]
@@ -75,6 +87,8 @@ class ReinforceOptions(Options):
     replay_scale: _ReplayScale = 4.0
     likeliest_of: _LikeliestOf = (1,)
     patience: _Patience = 0
+    incumbent_bonus: _IncumbentBonus = 0.0
+    initial_design: _InitialDesign = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0
@@ -107,6 +121,8 @@ class PPOOptions(Options):
     replay_scale: _ReplayScale = 4.0
     likeliest_of: _LikeliestOf = (1,)
     patience: _Patience = 0
+    incumbent_bonus: _IncumbentBonus = 0.0
+    initial_design: _InitialDesign = 0
     hidden_size: _HiddenSize = 64
     embedding_size: _EmbeddingSize = 32
     temperature: _Temperature = 1.0

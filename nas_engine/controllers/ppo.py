@@ -43,7 +43,7 @@ class PPOController:
 
     def propose(self, n: int) -> list[Architecture]:
         """The next `n` architectures, drawn from the policy."""
-        return self._learner.proposer.propose(n)
+        return self._learner.propose(n)
 
     def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> Diagnostics:
         """Several passes over the batch; returns the diagnostics."""

@@ -87,7 +87,11 @@ class Proposer:
         proposals = self._from_policy(n)
         if len(proposals) < n:
             proposals += itertools.islice(self._neighbours_of_best(), n - len(proposals))
-        return proposals + [self.seen.draw(self._rng) for _ in range(n - len(proposals))]
+        return proposals + self.random(n - len(proposals))
+
+    def random(self, n: int) -> list[Architecture]:
+        """`n` canonical architectures drawn uniformly, unseen while there are any."""
+        return [self.seen.draw(self._rng) for _ in range(n)]
 
     def collect(
         self, architectures: Sequence[Architecture], rewards: Sequence[float], most_free: int

@@ -39,7 +39,7 @@ class ReinforceController:
 
     def propose(self, n: int) -> list[Architecture]:
         """The next `n` architectures, drawn from the policy."""
-        return self._learner.proposer.propose(n)
+        return self._learner.propose(n)
 
     def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> Diagnostics:
         """One policy-gradient step; returns the diagnostics."""

@@ -13,6 +13,8 @@ from nas_engine import native
 from nas_engine.errors import NativeError
 from nas_engine.evaluators import path_scoring
 from nas_engine.evaluators.path_scoring import PathScorer, score_paths
+from nas_engine.evaluators.rank_quality import rank_quality
+from nas_engine.evaluators.supernet import SupernetEvaluator, SupernetOptions
 from nas_engine.ops.supernet_eval import bfloat16_levels, supernet_eval
 from nas_engine.spaces.mobilenet import MobileNetOptions, MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
@@ -125,6 +127,25 @@ def test_bfloat16_is_used_where_the_processor_has_amx(has_amx, monkeypatch, capl
     torch.testing.assert_close(scores, exact, rtol=0.02, atol=0.02)
     assert torch.equal(scores, exact) != has_amx
     assert ("float32: bfloat16 needs" in caplog.text) != has_amx
+
+
+@pytest.mark.slow
+@needs_native
+def test_bfloat16_ranks_paths_as_float32_does(digits, monkeypatch):
+    """Kendall's tau of accuracies over 200 random paths of a trained supernet is at least 0.98."""
+    monkeypatch.setattr(path_scoring, "_BFLOAT16_LEVEL", bfloat16_levels()[-1])
+    space = NASBench201Space(digits.shape, NASBench201Options(channels=8, cells=1))
+    trained = SupernetEvaluator(space, digits, SupernetOptions(epochs=3), seed=0)
+    list(trained.prepare())
+    rng = np.random.default_rng(0)
+    paths = [space.sample(rng).genes for _ in range(200)]
+    images, labels, calibration = digits.validation.images, digits.validation.labels, [digits.train.images[:64]]
+    (_, exact), (_, rounded) = (
+        PathScorer(trained.supernet, CPU, precision=precision)(paths, images, labels, calibration)
+        for precision in ("float32", "bfloat16")
+    )
+    assert rank_quality(rounded.tolist(), exact.tolist()).tau >= 0.98
+    assert not torch.equal(rounded, exact)
 
 
 @needs_native

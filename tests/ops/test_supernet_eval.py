@@ -310,9 +310,7 @@ def one_layer_program(seed: int) -> SupernetProgram:
         convolution = nn.Conv2d(inputs, outputs, int(kernel), bias=False)
         norm = with_random_norms(nn.BatchNorm2d(outputs), seed) if rng.random() < 0.7 else None
         rectified = bool(rng.random() < 0.5)
-        terms.append(
-            Term(0, TermKind.CONVOLUTION, int(kernel), stride, rectified, convolution, norm, (decision, 1))
-        )
+        terms.append(Term(0, TermKind.CONVOLUTION, int(kernel), stride, rectified, convolution, norm, (decision, 1)))
     size = -(-height // stride), -(-width // stride)
     nodes = Node(inputs, height, width), Node(outputs, *size, tuple(terms), bool(rng.random() < 0.3))
     return SupernetProgram(nodes, Head(1, nn.Linear(outputs, 10), None), (2, 2, 2))
