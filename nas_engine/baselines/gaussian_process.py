@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import norm
 
 from nas_engine.baselines.remembering import RememberingController
 from nas_engine.options import Options
 from nas_engine.scores import log_rank_scores
 from nas_engine.spaces.base import SearchSpace
+from nas_engine.surrogates.acquisition import log_expected_improvement
 from nas_engine.surrogates.candidates import some_unseen
 from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.types import Architecture
@@ -26,7 +26,7 @@ class GaussianProcessOptions(Options):
 class GaussianProcessController(RememberingController):
     """Bayesian optimisation: the unseen candidate of the highest expected improvement is evaluated next.
 
-    Source: Jones et al. 1998, "Efficient Global Optimization of Expensive Black-Box Functions", equation 15. The
+    Source: Jones et al. 1998, "Efficient Global Optimization of Expensive Black-Box Functions". The
     model is one member of `RewardModel`; candidates are a thousand random architectures and the neighbours of the ten
     best.
     """
@@ -55,8 +55,6 @@ class GaussianProcessController(RememberingController):
         scores = log_rank_scores(np.array(list(known.values())))
         self._model.fit(self.space.genes(list(known)), scores)
         mean, deviation = self._model.predict(self.space.genes(unseen))
-        gain = (mean - scores.max()) / deviation
-        improvement = deviation * (gain * norm.cdf(gain) + norm.pdf(gain))
-        best = unseen[int(np.argmax(improvement))]
+        best = unseen[int(np.argmax(log_expected_improvement(mean - scores.max(), deviation)))]
         self._seen.claim(best)
         return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from nas_engine.proxies.base import ProxyScores
 from nas_engine.proxies.memory import ProxyMemory
 from nas_engine.scores import FloatArray, log_rank_scores, ranks
 from nas_engine.spaces.base import SearchSpace
+from nas_engine.surrogates.acquisition import log_expected_improvement
 from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.types import Architecture, StateDict
 
@@ -31,6 +33,11 @@ class PPOModelOptions(Options):
         [1.0, 2.0, 4.0],
         min_length=1,
         description="standard deviations added to the expected score, one after the other: larger explores more",
+    )
+    acquisition: Literal["ucb", "ei"] = Field(
+        "ucb",
+        description="what the proposal has most of: ucb, the expected score plus optimism, or ei, the logarithm of the "
+        "expected improvement on the best known",
     )
     imagined: int = Field(48, ge=2, description="architectures that the policy imagines, and the model scores, a round")
     rounds: int = Field(1, ge=1, description="rounds of imagining and learning at a time")
@@ -61,9 +68,9 @@ class PPOModelController:
 
     Before each proposal the `RewardModel` is fitted to all evaluations; the policy imagines architectures, the model
     scores them by the expected score plus some standard deviations (an upper confidence bound, Srinivas et al. 2010),
-    and PPO learns from these scores. The proposal is the unseen architecture with the highest bound among those
-    imagined and the neighbours of the best of them and of the best known. Architectures that still wait for their
-    reward count with the score that the model expects, so that several proposals at once differ.
+    and PPO learns from these scores. The proposal is the unseen architecture with the highest bound, or expected
+    improvement, among those imagined and the neighbours of the best of them and of the best known. Architectures that
+    still wait for their reward count with the score that the model expects, so that several proposals at once differ.
 
     Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, with ``repeated_proposals`` as the share of
     what was imagined that is known already, and of the model: ``model_error`` (root mean square of expected minus
@@ -194,14 +201,14 @@ class PPOModelController:
         return mean + optimism * deviation
 
     def _best_unseen(self, imagined: list[Architecture], optimism: float) -> Architecture | None:
-        """The unseen architecture with the highest bound, claimed; None where all that come to mind are seen."""
-        bounds = self._candidates(imagined, optimism)
+        """The unseen architecture that the acquisition prefers, claimed; None where all that come to mind are seen."""
+        values = self._acquisition(list(self._candidates(imagined, optimism)), optimism)
         if self._proxies is not None:
-            bounds = self._looked_at(bounds, optimism)
-        unseen = [architecture for architecture in bounds if architecture not in self._seen]
+            values = self._looked_at(values, optimism)
+        unseen = [architecture for architecture in values if architecture not in self._seen]
         if not unseen:
             return None
-        best = max(unseen, key=bounds.__getitem__)
+        best = max(unseen, key=values.__getitem__)
         self._seen.claim(best)
         self._expected[best] = float(self._predict([best])[0][0])
         return best
@@ -219,13 +226,23 @@ class PPOModelController:
                 bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
         return bounds
 
-    def _looked_at(self, bounds: dict[Architecture, float], optimism: float) -> dict[Architecture, float]:
-        """Bounds of the most promising unseen architectures, their proxies computed, and of all others so known."""
+    def _acquisition(self, architectures: list[Architecture], optimism: float) -> dict[Architecture, float]:
+        """What each architecture promises; the largest value is proposed."""
+        if not architectures:
+            return {}
+        mean, deviation = self._predict(architectures)
+        if self.options.acquisition == "ei":
+            best = log_rank_scores(np.array(list(self._seen.rewards.values()))).max()
+            return dict(zip(architectures, log_expected_improvement(mean - best, deviation), strict=True))
+        return dict(zip(architectures, mean + optimism * deviation, strict=True))
+
+    def _looked_at(self, values: dict[Architecture, float], optimism: float) -> dict[Architecture, float]:
+        """Values of the most promising unseen architectures, their proxies computed, and of all others so known."""
         assert self._proxies is not None
-        unseen = [architecture for architecture in bounds if architecture not in self._seen]
-        self._proxies.compute(heapq.nlargest(self.options.proxy_candidates, unseen, key=bounds.__getitem__))
+        unseen = [architecture for architecture in values if architecture not in self._seen]
+        self._proxies.compute(heapq.nlargest(self.options.proxy_candidates, unseen, key=values.__getitem__))
         known = [architecture for architecture in self._proxies.values if architecture not in self._seen]
-        return dict(zip(known, self._bounds(known, optimism), strict=True)) if known else {}
+        return self._acquisition(known, optimism)
 
     def _best_by_proxies(self) -> Architecture | None:
         """The best unseen architecture of a random pool, by the mean rank of its proxies; None without proxies."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from nas_engine.controllers.ppo import PPOController, PPOOptions
 from nas_engine.controllers.ppo_model import PPOModelController, PPOModelOptions
@@ -57,6 +58,7 @@ class TestContractOnATable(TestContractOnCells):
     [
         pytest.param({}, id="defaults"),
         pytest.param({"model_size": 3, "climbs": 0, "every": 1, "rounds": 2}, id="small model"),
+        pytest.param({"acquisition": "ei"}, id="expected improvement"),
     ],
 )
 def test_a_space_too_large_to_list(options: dict[str, Any]) -> None:
@@ -176,11 +178,12 @@ def test_the_policy_learns_what_the_model_expects(space: BlockSpace, target: tup
     assert mean_of_draws(controller) > before + 1.0
 
 
+@pytest.mark.parametrize("acquisition", ["ucb", "ei"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_proposal_has_the_highest_bound_of_what_was_considered(seed: int) -> None:
-    """With climbs over the whole space, it is the unseen architecture of the highest upper confidence bound."""
+def test_the_proposal_is_the_best_of_what_was_considered(acquisition: Any, seed: int) -> None:
+    """With climbs over the whole space, it is the unseen architecture of the highest bound or expected improvement."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=5))
-    options = PPOModelOptions(random_first=4, climbs=25, optimism=[2.0])
+    options = PPOModelOptions(random_first=4, climbs=25, optimism=[2.0], acquisition=acquisition)
     controller = PPOModelController(space, options, seed)
     told = controller.propose(4)
     rewards = [float(np.sin(np.dot(architecture.genes, (1.0, 2.0)))) for architecture in told]
@@ -192,7 +195,9 @@ def test_the_proposal_has_the_highest_bound_of_what_was_considered(seed: int) ->
     for architecture in proposed:
         model.fit(space.genes(data), scores)
         mean, deviation = model.predict(space.genes(unseen))
-        best = int(np.argmax(mean + 2.0 * deviation))
+        gain = mean - log_rank_scores(np.array(rewards)).max()
+        improvement = gain * norm.cdf(gain / deviation) + deviation * norm.pdf(gain / deviation)
+        best = int(np.argmax(mean + 2.0 * deviation if acquisition == "ucb" else improvement))
         assert architecture == unseen[best]
         # The one that waits counts as if its reward were the expected one.
         data, scores = [*data, unseen.pop(best)], np.append(scores, mean[best])
