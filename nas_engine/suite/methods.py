@@ -53,11 +53,14 @@ class Method:
 # Chosen on the reward val12_cifar10 of NAS-Bench-201 alone, as all settings here and the defaults of ppo-model.
 _FEW_EVALUATIONS = {
     "replay": 48,
+    "replay_scale": 2.0,
     "learning_rate": 0.01,
-    "self_imitation_weight": 0.1,
-    "self_imitation_size": 1,
-    "likeliest_of": [4, 1],
     "max_grad_norm": 10.0,
+    "self_imitation_weight": 0.0,
+    "entropy_floor": 0.6,
+    "initial_design": 10,
+    "incumbent_bonus": 2.0,
+    "likeliest_of": [16],
     "patience": 25,
     "hidden_size": 24,
     "embedding_size": 16,
