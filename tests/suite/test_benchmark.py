@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +75,30 @@ def test_two_processes_give_the_numbers_of_one(described: str, tmp_path: Path) -
                   "--processes", processes, "--out", tmp_path / f"{processes}.json")  # fmt: skip
     one, two = (records(tmp_path / f"{processes}.seeds.jsonl") for processes in (1, 2))
     assert one == two
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the workers")
+def test_workers_end_when_the_main_process_is_killed(described: str, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    command = [sys.executable, "-m", "nas_engine", "benchmark", described, "--methods=random", "--seeds=1000000",
+               "--budget-evaluations=256", "--processes=2", f"--out={out}"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as main_process:
+        _wait_for(lambda: out.with_suffix(".seeds.jsonl").exists() and _workers(main_process.pid))
+        workers = _workers(main_process.pid)
+        main_process.kill()
+    _wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def _workers(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_an_interrupted_benchmark_goes_on(described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
