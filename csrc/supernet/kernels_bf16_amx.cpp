@@ -1,8 +1,6 @@
 // Kernels that convolve in bfloat16 with the tile registers of AMX; the rest as for AVX-512.
 #include <immintrin.h>
 
-#include <algorithm>
-
 namespace nas_engine {
 namespace {
 constexpr int kAccumulators = 24;
@@ -26,6 +24,8 @@ void configure_tiles() {
         configuration.row_bytes[i] = static_cast<uint16_t>(kTileRowBytes[i]);
         configuration.rows[i] = static_cast<uint8_t>(kTileRows[i]);
     }
+    // The compiler takes it that only the first bytes are read.
+    __asm__ volatile("" ::"r"(&configuration) : "memory");
     _tile_loadconfig(&configuration);
 }
 
@@ -33,12 +33,12 @@ void release_tiles() { _tile_release(); }
 
 // The compiler does not know that loading a tile reads memory.
 #define TILE_ZERO(tile) _tile_zero(tile)
-#define TILE_LOAD(tile, from, bytes)   \
-    __asm__ volatile("" ::: "memory"); \
-    _tile_loadd(tile, from, bytes)
-#define TILE_STORE(tile, to, bytes) \
-    _tile_stored(tile, to, bytes);  \
-    __asm__ volatile("" ::: "memory")
+#define TILE_LOAD(tile, from, bytes)       \
+    do {                                   \
+        __asm__ volatile("" ::: "memory"); \
+        _tile_loadd(tile, from, bytes);    \
+    } while (false)
+#define TILE_STORE(tile, to, bytes) _tile_stored(tile, to, bytes)
 #define TILE_DOT(sums, inputs, weights) _tile_dpbf16ps(sums, inputs, weights)
 
 #include "supernet/blocks_avx512_impl.h"

@@ -1,5 +1,4 @@
 // The kernels of kernels_bf16_amx.cpp with tile registers in memory: the same numbers on processors without AMX.
-#include <algorithm>
 #include <cstring>
 
 namespace nas_engine {

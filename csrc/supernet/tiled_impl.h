@@ -30,7 +30,10 @@ NAS_ENGINE_INLINE void to_bfloat16(const float* from, uint16_t* to) {
 NAS_ENGINE_NOINLINE void convert_source(const float* pixels, const PlanValue& value, const TiledShape& shape,
                                         uint16_t* map) {
     const int64_t padded = tiled_channels(value), border = shape.border * padded, row = shape.width * padded;
-    const auto clear = [](uint16_t* first, uint16_t* last) { std::fill(first, last, uint16_t{0}); };
+    // Not std::fill: the linker could take that of another instruction set.
+    const auto clear = [](uint16_t* first, const uint16_t* last) {
+        __builtin_memset(first, 0, static_cast<size_t>(last - first) * sizeof *first);
+    };
     for (int64_t y = -shape.border; y < value.height + shape.border; ++y, map += row) {
         if (y < 0 || y >= value.height) {
             clear(map, map + row);
@@ -138,7 +141,8 @@ struct TiledTerms {
             const PlanTerm& term = plan.terms.data()[i];
             if (term.kind != PlanKind::kTiled) continue;
             const PlanValue& value = plan.values.data()[term.value];
-            const int64_t known = std::find(values, values + count, term.value) - values;
+            int64_t known = 0;
+            while (known < count && values[known] != term.value) ++known;
             if (known == count) {
                 convert_source(address_of(value, arena, slot), value, shape, free);
                 maps[count] = free;
@@ -174,8 +178,10 @@ void run_tiled(const PathPlan& plan, const PlanStep& step, const PackedPath& pac
     for (int64_t slot = first; slot < last; ++slot) {
         TiledTerms tiled(plan, step, shape, packed, arena, slot);
         StepView view = view_of(plan, step, packed, arena, slot, 0);
-        const auto is_tiled = [](const TermView& term) { return term.kind == PlanKind::kTiled; };
-        TermView* const end = std::remove_if(view.terms, view.terms + view.count, is_tiled);
+        TermView* end = view.terms;  // of those that are not tiled
+        for (const TermView* term = view.terms; term < view.terms + view.count; ++term) {
+            if (term->kind != PlanKind::kTiled) *end++ = *term;
+        }
         view.count = end - view.terms + 1;
         view.shape = StepShape::kAny;
         for (int64_t y = 0; y < step.height; y += shape.rows) {
@@ -184,7 +190,7 @@ void run_tiled(const PathPlan& plan, const PlanStep& step, const PackedPath& pac
             const int64_t pitch = shape.width * shape.outputs;
             const Source source{tiled.sums - y * pitch, pitch, shape.outputs, step.height, step.width, shape.outputs};
             *end = {PlanKind::kIdentity, 1, 1, 0, step.channels, nullptr, source};
-            run(view, Rows{y, std::min(y + shape.rows, step.height)});
+            run(view, Rows{y, y + shape.rows < step.height ? y + shape.rows : step.height});
             tiled.advance(shape, shape.rows);
         }
     }
@@ -193,8 +199,11 @@ void run_tiled(const PathPlan& plan, const PlanStep& step, const PackedPath& pac
 void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& packed, const Arena& arena, int64_t first,
               int64_t last) {
     const auto run = [&](const StepView& view, Rows rows) { run_view(view, step.block, rows); };
-    const PlanTerm* const terms = plan.terms.data() + step.first_term;
-    if (std::any_of(terms, terms + step.terms, [](const auto& term) { return term.kind == PlanKind::kTiled; })) {
+    bool has_tiled = false;
+    for (int64_t i = 0; i < step.terms; ++i) {
+        has_tiled |= plan.terms.data()[step.first_term + i].kind == PlanKind::kTiled;
+    }
+    if (has_tiled) {
         configure_tiles();
         run_tiled(plan, step, packed, arena, first, last, run);
         release_tiles();
