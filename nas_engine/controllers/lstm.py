@@ -51,6 +51,7 @@ class LSTMPolicy(nn.Module):
     """
 
     transitions: Tensor
+    fixed_masks: Tensor | None
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class LSTMPolicy(nn.Module):
         self.temperature, self.tanh_constant = temperature, tanh_constant
         decisions, most_choices = len(diagram.choices), diagram.transitions.shape[1]
         self.register_buffer("transitions", torch.from_numpy(diagram.transitions).long(), persistent=False)
+        self.register_buffer("fixed_masks", self._masks_of_all(decisions), persistent=False)
         # Row 0 is "nothing chosen yet"; after it, one row for each choice of each decision.
         self.choice_embedding = nn.Embedding(1 + decisions * most_choices, embedding_size)
         self.decision_embedding = nn.Parameter(0.1 * torch.randn(decisions, embedding_size))
@@ -136,7 +138,21 @@ class LSTMPolicy(nn.Module):
         self.logit_weight.mul_(factor)
         self.logit_bias.mul_(factor)
 
+    def _masks_of_all(self, decisions: int) -> Tensor | None:
+        """Bool [decisions, choices] where what is open does not depend on the choices before, else None."""
+        states, masks = torch.zeros(1, dtype=torch.long), []
+        for _ in range(decisions):
+            following = self.transitions[states]
+            rows = torch.unique(following >= 0, dim=0)
+            if len(rows) > 1:
+                return None
+            masks.append(rows[0])
+            states = torch.unique(following[following >= 0])
+        return torch.stack(masks)
+
     def _masks(self, genes: Tensor) -> Tensor:
+        if self.fixed_masks is not None:
+            return self.fixed_masks.expand(len(genes), -1, -1)
         state, masks = torch.zeros(len(genes), dtype=torch.long), []
         for decision in range(genes.shape[1]):
             following = self.transitions[state]

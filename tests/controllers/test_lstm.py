@@ -102,3 +102,15 @@ def test_scaling_the_logits_down_makes_it_uniform():
     policy.scale_logits(0.0)
     rollout = policy.evaluate(torch.tensor([[0, 0, 0]]))
     torch.testing.assert_close(rollout.entropies, torch.full((1, 3), math.log(3)))
+
+
+@pytest.mark.parametrize("space", [MASKED, BlockSpace(options=BlockSpaceOptions(blocks=3, widths=4))])
+def test_masks_that_never_change_are_looked_up_and_others_followed(space: BlockSpace) -> None:
+    policy = decided_policy(space)
+    assert (policy.fixed_masks is None) == (space is MASKED)
+    genes = torch.tensor(list(space.diagram))
+    found = policy.evaluate(genes)
+    policy.fixed_masks = None
+    followed = policy.evaluate(genes)
+    assert torch.equal(found.log_probs, followed.log_probs)
+    assert torch.equal(found.open, followed.open)
