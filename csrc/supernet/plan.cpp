@@ -173,7 +173,7 @@ class PlanBuilder {
             for (const PlanTerm& added : terms) channels += plan_.values[static_cast<size_t>(added.value)].padded;
             scratch_ = std::max(scratch_, kFrequencies * kTilesAtOnce * channels);
         }
-        scratch_ = std::max(scratch_, tiled_scratch(step, terms));
+        if (rules_.tiled) scratch_ = std::max(scratch_, tiled_scratch(step, terms));
         int64_t read = step.padded;
         for (PlanTerm added : terms) {
             const int64_t length = packed_length(added, step);
