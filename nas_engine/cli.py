@@ -249,7 +249,10 @@ def benchmark(
 @app.command()
 def convert(
     sources: Annotated[
-        list[Path], typer.Argument(help="folder NATS-tss-v1_0-3ffb9-simple, HW-NAS-Bench-v1_0.pickle, or both")
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="folder NATS-tss-v1_0-3ffb9-simple, HW-NAS-Bench-v1_0.pickle, or both"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="folder of the tables")] = Path("tables"),
 ) -> None:

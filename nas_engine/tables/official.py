@@ -237,7 +237,7 @@ def _load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle raises almost any type
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
-            f"{str(path)!r} is damaged or not of the published form ({reason}): allowed is {_SOURCES}"
+            f"{str(path)!r} is damaged or not of the published form ({reason}): {_AGAIN}, from {_SOURCES}"
         ) from error
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nas_engine.cli import main
 from nas_engine.tables.description import load_description
@@ -285,6 +286,15 @@ def test_a_bad_file_is_one_line(few: Path, refusal: Any, content: bytes, expecte
     (few / "000001.pickle.pbz2").write_bytes(content)
     assert expected in refusal(few)
     assert not Path("ran").exists()
+
+
+def test_the_folder_with_weights_is_refused_without_torch(few: Path, refusal: Any) -> None:
+    content = results(1, some_cells(3)[1])
+    content["200"]["all_results"]["cifar10", 888]["net_state_dict"] = {"stem.0.weight": torch.zeros(2, 3)}
+    (few / "000001.pickle.pbz2").write_bytes(pack(content))
+    line = refusal(few)
+    assert "it asks for torch._utils._rebuild_tensor_v2" in line
+    assert "NATS-tss-v1_0-3ffb9-simple" in line
 
 
 def without_dataset(content: Any) -> None:
