@@ -1,4 +1,4 @@
-"""The command line: search, resume, show, train, export, benchmark, doctor. The only file that prints."""
+"""The command line: search, resume, show, train, export, benchmark, convert, doctor. The only file that prints."""
 
 from __future__ import annotations
 
@@ -244,6 +244,30 @@ def benchmark(
     )
     with _reporting() as (_, reporter), _interruptible(request.how_to_continue):
         print(run_request(request, reporter))
+
+
+@app.command()
+def convert(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="folder NATS-tss-v1_0-3ffb9-simple, HW-NAS-Bench-v1_0.pickle, or both"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the tables")] = Path("tables"),
+) -> None:
+    """Make tables for `benchmark` from the files that NATS-Bench and HW-NAS-Bench publish.
+
+    \b
+    Example:
+      python -m nas_engine convert NATS-tss-v1_0-3ffb9-simple HW-NAS-Bench-v1_0.pickle --out tables
+      NAS_ENGINE_DATA=tables python -m nas_engine benchmark nasbench201-hardware --budget-evaluations 150
+    """
+    from nas_engine.tables.official import convert
+
+    with _reporting() as (_, reporter), _interruptible("no unfinished table is left"):
+        files = convert(sources, out, reporter)
+    print(f"wrote {' and '.join(map(str, files))}; use them with NAS_ENGINE_DATA={out}")
 
 
 @app.command()

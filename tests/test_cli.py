@@ -157,7 +157,7 @@ def test_arguments_are_a_file_and_settings() -> None:
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    for command in ("search", "resume", "show", "train", "export", "benchmark", "doctor"):
+    for command in ("search", "resume", "show", "train", "export", "benchmark", "convert", "doctor"):
         output = subprocess.run(
             [sys.executable, "-m", "nas_engine", command, "--help"], capture_output=True, text=True, check=True
         ).stdout

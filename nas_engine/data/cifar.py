@@ -95,11 +95,11 @@ def _python(path: Path) -> tuple[ByteArray, AnyArray]:
     batch = _unpickled(path)
     labels = batch.get("labels", batch.get("fine_labels"))
     data = batch.get("data")
-    if not isinstance(data, np.ndarray) or data.shape[1:] != (_PIXELS,):
-        raise DataError(f"{path} has no 'data' of shape [n, {_PIXELS}]; it is no CIFAR batch: {_REMEDY}")
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
+        raise DataError(f"{path} has no 'data' of bytes of shape [n, {_PIXELS}]; it is no CIFAR batch: {_REMEDY}")
     if isinstance(labels, list) and all(type(label) is int and abs(label) < 2**63 for label in labels):
         labels = np.array(labels, dtype=np.int64)
-    if not isinstance(labels, np.ndarray) or labels.shape != (len(data),):
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (len(data),):
         raise DataError(f"{path} has no 'labels' or 'fine_labels', one for each of {len(data)} images: {_REMEDY}")
     return data, labels
 

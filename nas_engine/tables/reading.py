@@ -196,9 +196,13 @@ def _read_pickle(content: bytes, names: Sequence[str]) -> dict[str, Column]:
 def _lists(columns: dict[str, Any], names: Sequence[str]) -> dict[str, Column]:
     found = {name: _inside(columns, name, ()) for name in names}
     for name, column in found.items():
-        if not isinstance(column, list):
-            raise _NoColumn(name, (key for key, other in columns.items() if isinstance(other, list)))
+        if not _is_list(column):
+            raise _NoColumn(name, (key for key, other in columns.items() if _is_list(other)))
     return found
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim == 1)
 
 
 def _read_npz(content: bytes, names: Sequence[str]) -> dict[str, Column]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,37 @@ def test_arrays_come_back_in_both_orders(protocol: int, order: str) -> None:
     array = np.asarray(PLAIN[b"data"], order=order)
     loaded = load_plain_pickle(pickle.dumps({"data": array}, protocol=protocol))
     np.testing.assert_array_equal(loaded["data"], array)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4", ">i4", "<i8", "|u1"])
+def test_numbers_and_arrays_of_numpy(protocol: int, dtype: str) -> None:
+    array = np.arange(6).astype(dtype).reshape(2, 3)
+    content = OrderedDict(array=array, inner={("a", 7): array.T}, number=array[1, 1], list=[array[1, 2]])
+    content["inner"]["itself"] = content["inner"]
+    loaded = load_plain_pickle(pickle.dumps(content, protocol=protocol))
+    assert list(loaded) == list(content)
+    assert (loaded["number"], loaded["list"]) == (4, [5])
+    assert type(loaded["number"]) is (float if "f" in dtype else int)
+    for found, expected in [(loaded["array"], array), (loaded["inner"]["a", 7], array.T)]:
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("value", [np.array([None]), np.array(["a"]), np.array(0, "M8[s]"), np.zeros(2, "f8,i4")])
+def test_arrays_of_other_than_numbers_are_refused(value: Any) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="instead of numbers"):
+        load_plain_pickle(pickle.dumps({"data": value}, protocol=4))
+
+
+@pytest.mark.parametrize("size", [0, 4, 16])
+def test_a_forged_scalar_reads_no_memory(size: int) -> None:
+    honest = pickle.dumps({"data": np.float64(1.0)}, protocol=3)
+    content = np.float64(1.0).tobytes()
+    forged = honest.replace(b"C\x08" + content, b"C" + bytes([size]) + b"\0" * size)
+    assert forged != honest
+    with pytest.raises(ValueError):
+        load_plain_pickle(forged)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,8 @@ def test_a_second_file_is_joined_by_index(tmp_path: Path) -> None:
 
 def test_a_pickle_of_the_form_of_hw_nas_bench(tmp_path: Path) -> None:
     path = csv(tmp_path / "t.csv", "ops,score\n0,1\n1,2\n2,3\n")
-    metrics = {"config": [{"arch_str": "|a~0|"}] * 3, "edgegpu_latency": [5.0, 6.5, 7.0], "edgetpu_latency": [1, -1, 2]}
+    latencies = {"edgegpu_latency": list(np.array([5.0, 6.5, 7.0])), "edgetpu_latency": np.array([1, -1, 2])}
+    metrics = {"config": [{"arch_str": "|a~0|"}] * 3, **latencies}
     (tmp_path / "hw.pickle").write_bytes(pickle.dumps({"nasbench201": {"cifar10": metrics}, "fbnet": {}}))
     joined = {"file": str(tmp_path / "hw.pickle"), "index": "$row"}
     known = {name: f"nasbench201.cifar10.{name}_latency" for name in ("edgegpu", "edgetpu")}
