@@ -158,10 +158,10 @@ class SoftPowerOptions(Options):
     metric: str = Field("latency_ms", min_length=1, description="cost to trade, for example latency_ms or macs")
     target: float = Field(1.0, gt=0, description="wanted cost, in the unit of the metric")
     exponent_below: float = Field(
-        -0.07, ge=-10, le=0, description="exponent up to the target; 0: no reward for being cheaper"
+        -0.07, ge=-50, le=0, description="exponent up to the target; 0: no reward for being cheaper"
     )
     exponent_above: float = Field(
-        -0.07, ge=-10, le=0, description="exponent above the target; -1: close to a hard limit"
+        -0.07, ge=-50, le=0, description="exponent above the target; -1: close to a hard limit"
     )
 
 

@@ -39,7 +39,7 @@ def metrics(accuracy: float, latency_ms: float, energy_mj: float = 1.0) -> Metri
     [
         *OBJECTIVES,
         objectives.soft_power("macs", target=1e6),
-        objectives.soft_power("macs", target=1e6, exponent_below=-10, exponent_above=-10),
+        objectives.soft_power("macs", target=1e6, exponent_below=-50, exponent_above=-50),
         objectives.weighted_sum(accuracy_weight=0, latency_weight=1, latency_reference_ms=3),
         objectives.weighted_sum(accuracy_weight=1, latency_weight=0),
         objectives.weighted_sum(accuracy_weight=0.5, latency_weight=0, energy_weight=0.5),

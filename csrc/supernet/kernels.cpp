@@ -1,6 +1,8 @@
 // Which instruction sets the processor has.
 #include "supernet/kernels.h"
 
+#include <cerrno>
+#include <cstring>
 #include <stdexcept>
 
 #ifdef NAS_ENGINE_AMX
@@ -28,16 +30,23 @@ bool has_avx512() {
 #endif
 
 #ifdef NAS_ENGINE_AMX
-// The processor has tiles of bfloat16 and the system lets this process use them: Linux wants to be asked once, because
-// each thread then needs more memory for its registers (Documentation/arch/x86/xstate.rst).
-bool may_use_amx() {
+// Linux (Documentation/arch/x86/xstate.rst) wants to be asked before a process uses the registers, because its threads
+// then need more memory for them; only whoever uses them asks.
+constexpr long kSupported = 0x1021, kRequestPermission = 0x1023, kTileData = 18;
+
+bool has_amx() {
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vl")) return false;
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;
     if (!(d & kBfloat16) || !(d & kTiles)) return false;
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    uint64_t supported = 0;
+    return syscall(SYS_arch_prctl, kSupported, &supported) == 0 && (supported >> kTileData & 1);
+}
+
+void require_amx_permission() {
+    if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return;
+    throw std::invalid_argument(std::string("the system does not let this process use AMX: ") + std::strerror(errno));
 }
 #endif
 
@@ -58,8 +67,7 @@ std::vector<const Kernels*> usable_bfloat16_kernels() {
     if (has_avx2()) usable.push_back(kernels_bf16_avx2());
 #endif
 #ifdef NAS_ENGINE_AMX
-    static const bool has_amx = may_use_amx();
-    if (has_amx) usable.push_back(kernels_bf16_amx());
+    if (has_amx()) usable.push_back(kernels_bf16_amx());
 #endif
     return usable;
 }
@@ -82,7 +90,11 @@ const Kernels& kernels_of(const std::string& level) {
     const std::vector<const Kernels*> more = usable_bfloat16_kernels();
     usable.insert(usable.end(), more.begin(), more.end());
     for (const Kernels* kernels : usable) {
-        if (level == kernels->level) return *kernels;
+        if (level != kernels->level) continue;
+#ifdef NAS_ENGINE_AMX
+        if (kernels == kernels_bf16_amx()) require_amx_permission();
+#endif
+        return *kernels;
     }
     throw std::invalid_argument("level " + level + " is not available on this processor");
 }

@@ -198,7 +198,7 @@ class PlanBuilder {
         int64_t maps = 0;
         for (const PlanTerm& term : terms) {
             if (term.kind != PlanKind::kTiled) continue;
-            maps += shape.map_size(plan_.values[static_cast<size_t>(term.value)], term);
+            maps += shape.map_size(plan_.values[static_cast<size_t>(term.value)]);
         }
         return maps == 0 ? 0 : maps / 2 + shape.positions * shape.outputs;
     }
@@ -445,9 +445,11 @@ void pack_tiled(const ProgramWeight& weight, const PlanTerm& term, const PlanSte
 }  // namespace
 
 TiledShape::TiledShape(const std::vector<PlanValue>& values, const PlanTerm* terms, const PlanStep& step)
-    : border(0), width(0), rows(1), positions(0), outputs(round_up(step.padded, kTileOutputs)) {
+    : border(0), stride(1), width(0), rows(1), positions(0), outputs(round_up(step.padded, kTileOutputs)) {
     for (int64_t i = 0; i < step.terms; ++i) {
-        if (terms[i].kind == PlanKind::kTiled) border = std::max<int64_t>(border, terms[i].kernel / 2);
+        if (terms[i].kind != PlanKind::kTiled) continue;
+        border = std::max<int64_t>(border, terms[i].kernel / 2);
+        stride = std::max<int64_t>(stride, terms[i].stride);
     }
     for (int64_t i = 0; i < step.terms; ++i) {
         if (terms[i].kind != PlanKind::kTiled) continue;
@@ -461,9 +463,9 @@ TiledShape::TiledShape(const std::vector<PlanValue>& values, const PlanTerm* ter
     positions = tiled(rows);
 }
 
-int64_t TiledShape::map_size(const PlanValue& source, const PlanTerm& term) const {
-    const int64_t beyond = (kTileOutputs + 2) * term.stride;  // positions; the last rows may be fewer than `rows`
-    return round_up(((source.height + 2 * border + rows * term.stride) * width + beyond) * tiled_channels(source), 32);
+int64_t TiledShape::map_size(const PlanValue& source) const {
+    const int64_t beyond = (kTileOutputs + 2) * stride;  // positions; the last rows may be fewer than `rows`
+    return round_up(((source.height + 2 * border + rows * stride) * width + beyond) * tiled_channels(source), 32);
 }
 
 void fill_tiled_scales(const Program& program, const PathPlan& plan, const std::vector<NormStatistics>* statistics,

@@ -118,6 +118,7 @@ constexpr int64_t kTileInputs = 32;
 // positions are no outputs: those in the border, and those that a stride skips.
 struct TiledShape {
     int64_t border;     // of the maps
+    int64_t stride;     // the largest one
     int64_t width;      // positions of a row
     int64_t rows;       // of the output that are computed together
     int64_t positions;  // from the first output of these rows to the last, rounded up to whole tiles
@@ -126,8 +127,8 @@ struct TiledShape {
     // Of the tiled ones among the terms.
     TiledShape(const std::vector<PlanValue>& values, const PlanTerm* terms, const PlanStep& step);
 
-    // Numbers of bfloat16 in the map of a term's source: tiles read beyond its end.
-    int64_t map_size(const PlanValue& source, const PlanTerm& term) const;
+    // Numbers of bfloat16 in the map of a source: tiles read beyond its end.
+    int64_t map_size(const PlanValue& source) const;
 };
 
 inline int64_t tiled_channels(const PlanValue& value) {  // of a map

@@ -146,7 +146,7 @@ struct TiledTerms {
             if (known == count) {
                 convert_source(address_of(value, arena, slot), value, shape, free);
                 maps[count] = free;
-                free += shape.map_size(value, term);
+                free += shape.map_size(value);
             } else {
                 maps[count] = maps[known];
             }

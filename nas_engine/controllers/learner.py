@@ -95,7 +95,9 @@ class Learner:
         What is known stays known, and a replay teaches it to the new weights.
         """
         here = known[self._start :]
-        if self._options.patience and len(here) and len(here) - 1 - int(np.argmax(here)) >= self._options.patience:
+        # The random design does not count: a start that is short of patience would never come to ask the policy.
+        last = max(int(np.argmax(here)), self._options.initial_design - 1) if len(here) else 0
+        if self._options.patience and len(here) - 1 - last >= self._options.patience:
             self._start, self._restarts = len(known), self._restarts + 1
             self.policy.load_state_dict(self._fresh_policy(self.proposer.new_seed()).state_dict())
             self._adam.reset()

@@ -51,6 +51,7 @@ _IncumbentBonus = Annotated[
     float,
     Field(
         ge=0,
+        le=100,
         description="nats added, while proposing, to the logits of the choices of the best architecture since the last "
         "start; 0: off",
     ),

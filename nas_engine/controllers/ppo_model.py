@@ -32,7 +32,8 @@ class PPOModelOptions(Options):
     optimism: list[float] = Field(
         [1.0, 2.0, 4.0],
         min_length=1,
-        description="standard deviations added to the expected score, one after the other: larger explores more",
+        description="standard deviations added to the expected score, one after the other, in what the policy learns "
+        "from and in ucb: larger explores more",
     )
     acquisition: Literal["ucb", "ei"] = Field(
         "ei",

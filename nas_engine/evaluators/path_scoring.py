@@ -23,10 +23,12 @@ from nas_engine.ops.supernet_program import SupernetProgram
 
 _logger = logging.getLogger(__name__)
 _FALLBACK = "Paths of the supernet are scored by PyTorch: %s"
+_NO_BFLOAT16 = "Paths of the supernet are scored in float32 instead of bfloat16: %s"
 _BFLOAT16_LEVEL = "bf16-amx"  # the one that is faster than float32
 _CHECKED_IMAGES, _CHECKED_PATHS = 64, 4
 
 Precision = Literal["float32", "bfloat16"]
+_BFLOAT16_TOLERANCE = 0.1  # of a loss, relative and absolute: rounding takes a tenth of that, faults take all
 _CHECK_TOLERANCE = 1e-2  # of the loss, in nats and relative; convolutions of cuDNN may use TF32
 
 
@@ -100,9 +102,8 @@ class PathScorer:
         self._must_check = device.type == "cuda" if check is None else check
         if self.fallback:
             _logger.info(_FALLBACK, self.fallback)
-        self._level = ""
-        if precision == "bfloat16":
-            self._choose_bfloat16(device)
+        self._level = self._bfloat16_level(device) if precision == "bfloat16" else ""
+        self._bfloat16_checked = False
 
     def __call__(
         self,
@@ -125,6 +126,10 @@ class PathScorer:
             for batches in [few, []] if few else [[]]:
                 self._check(genes_list[:_CHECKED_PATHS], images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES], batches)
             self._must_check = False
+        if self._level and not self._bfloat16_checked and genes_list and len(images):
+            self._bfloat16_checked = True
+            few = [batch[:_CHECKED_IMAGES] for batch in calibration[:1]]
+            self._check_bfloat16(genes_list[:_CHECKED_PATHS], images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES], few)
         if self.fallback or self._path_programs is None:
             return score_paths(self._supernet, genes_list, images, labels, calibration, batch_size)
         return self._score_by_context(genes_list, images, labels, calibration)
@@ -172,11 +177,29 @@ class PathScorer:
         scores = supernet_eval(program, genes, images, labels, statistics, batches, level=self._level)
         return scores.loss, scores.correct
 
-    def _choose_bfloat16(self, device: torch.device) -> None:
+    def _bfloat16_level(self, device: torch.device) -> str:
         if device.type == "cpu" and not self.fallback and _BFLOAT16_LEVEL in bfloat16_levels():
-            self._level = _BFLOAT16_LEVEL
+            return _BFLOAT16_LEVEL
+        _logger.warning(_NO_BFLOAT16, "it needs native code on a CPU with AMX")
+        return ""
+
+    def _check_bfloat16(
+        self, genes_list: Sequence[Genes], images: Tensor, labels: Tensor, calibration: Sequence[Tensor]
+    ) -> None:
+        """Compare the chosen level, which no test machine need have had, with float32; use that where they differ."""
+        level, self._level = self._level, ""
+        expected = self._score_by_context(genes_list, images, labels, calibration)[0]
+        self._level = level
+        try:
+            found = self._score_by_context(genes_list, images, labels, calibration)[0]
+        except NativeError as error:
+            problem = str(error)
         else:
-            _logger.warning("Paths of the supernet are scored in float32: bfloat16 needs native code on a CPU with AMX")
+            if torch.allclose(found, expected, rtol=_BFLOAT16_TOLERANCE, atol=_BFLOAT16_TOLERANCE, equal_nan=True):
+                return
+            problem = f"losses of {found.tolist()} where float32 gives {expected.tolist()}"
+        self._level = ""
+        _logger.warning(_NO_BFLOAT16, problem)
 
     def _reason(self, device: torch.device) -> str:
         if self._path_programs is None:

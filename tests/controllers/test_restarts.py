@@ -34,6 +34,17 @@ def test_starts_afresh_after_so_many_evaluations_without_a_new_best(space, contr
     assert len(set(proposed)) == len(proposed), "what was known before a fresh start is not paid for again"
 
 
+def test_a_design_longer_than_patience_comes_to_an_end(space):
+    """The policy is asked after each random design, however short patience is."""
+    controller = PPOController(space, PPOOptions(initial_design=9, patience=3), 0)
+    restarts = []
+    for step in range(30):
+        proposed = controller.propose(1)
+        restarts.append(controller.update(proposed, [float(step == 0)])["restarts"])
+    assert restarts.index(1) == 11, "9 random ones and 3 of the policy"
+    assert restarts.index(2) == 23
+
+
 def test_a_new_best_in_time_keeps_the_policy(space):
     controller = PPOController(space, PPOOptions(patience=PATIENCE), 0)
     for step in range(8):

@@ -28,6 +28,7 @@ SPACES = {
     "mobilenet": lambda: MobileNetSpace(SHAPE, MobileNetOptions()),
 }
 needs_native = pytest.mark.skipif(not native.available(), reason=native.problem())
+needs_bfloat16 = pytest.mark.skipif(not bfloat16_levels(), reason="needs native code for x86 with AVX2")
 
 
 def trained_a_little(supernet: nn.Module, images: torch.Tensor, labels: torch.Tensor, paths: list[tuple[int, ...]]):
@@ -110,7 +111,7 @@ def test_native_code_that_fails_its_check_is_not_used(fault, monkeypatch, caplog
     assert scorer.fallback in caplog.text
 
 
-@needs_native
+@needs_bfloat16
 @pytest.mark.parametrize("has_amx", [True, False])
 def test_bfloat16_is_used_where_the_processor_has_amx(has_amx, monkeypatch, caplog):
     level = bfloat16_levels()[-1]
@@ -126,11 +127,30 @@ def test_bfloat16_is_used_where_the_processor_has_amx(has_amx, monkeypatch, capl
     scores = PathScorer(supernet, CPU, precision="bfloat16")(paths, images, labels, [images])[0]
     torch.testing.assert_close(scores, exact, rtol=0.02, atol=0.02)
     assert torch.equal(scores, exact) != has_amx
-    assert ("float32: bfloat16 needs" in caplog.text) != has_amx
+    assert ("float32 instead of bfloat16" in caplog.text) != has_amx
+
+
+@needs_bfloat16
+def test_bfloat16_that_goes_wrong_is_not_used(monkeypatch, caplog):
+    def faulty(*arguments, level="", **options):
+        scores = supernet_eval(*arguments, level=level, **options)
+        return scores._replace(loss=scores.loss + 0.5) if level else scores
+
+    monkeypatch.setattr(path_scoring, "_BFLOAT16_LEVEL", bfloat16_levels()[-1])
+    monkeypatch.setattr(path_scoring, "supernet_eval", faulty)
+    torch.manual_seed(0)
+    space = SPACES["nasbench201"]()
+    images, labels = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width), torch.randint(SHAPE.classes, (20,))
+    supernet, path = space.supernet(), space.sample(np.random.default_rng(0)).genes
+    scorer = PathScorer(supernet, CPU, precision="bfloat16")
+    assert torch.equal(
+        scorer([path], images, labels, [images])[0], PathScorer(supernet, CPU)([path], images, labels, [images])[0]
+    )
+    assert "float32 instead of bfloat16: losses of" in caplog.text
 
 
 @pytest.mark.slow
-@needs_native
+@needs_bfloat16
 def test_bfloat16_ranks_paths_as_float32_does(digits, monkeypatch):
     """Kendall's tau of accuracies over 200 random paths of a trained supernet is at least 0.98."""
     monkeypatch.setattr(path_scoring, "_BFLOAT16_LEVEL", bfloat16_levels()[-1])

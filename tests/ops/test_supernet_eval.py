@@ -316,10 +316,29 @@ def one_layer_program(seed: int) -> SupernetProgram:
     return SupernetProgram(nodes, Head(1, nn.Linear(outputs, 10), None), (2, 2, 2))
 
 
+def two_stride_program(seed: int) -> SupernetProgram:
+    """A node whose convolutions read the image, stepping over pixels, and the pixels that this leaves."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    stride, channels = int(rng.integers(2, 5)), int(rng.choice([8, 17]))
+    height, width = (int(side) for side in rng.integers(1, 40, 2))
+    kernels = rng.choice([1, 3, 5, 9, 15], 2)
+    convolutions = [nn.Conv2d(channels, 24, int(kernel), bias=False) for kernel in kernels]
+    size = -(-height // stride), -(-width // stride)
+    terms = tuple(
+        Term(source, TermKind.CONVOLUTION, int(kernel), step, False, convolution, None, (source, 1))
+        for source, kernel, step, convolution in zip((0, 1), kernels, (stride, 1), convolutions, strict=True)
+    )
+    every = Term(0, TermKind.AVERAGE_POOL, 1, stride, False)
+    nodes = Node(channels, height, width), Node(channels, *size, (every,)), Node(24, *size, terms)
+    return SupernetProgram(nodes, Head(2, nn.Linear(24, 10), None), (2, 2, 2))
+
+
 @pytest.mark.parametrize("level", bfloat16_levels())
 @pytest.mark.parametrize("seed", range(80))
-def test_one_layer_in_bfloat16_equals_the_reference(level, seed):
-    program = one_layer_program(seed)
+@pytest.mark.parametrize("make", [one_layer_program, two_stride_program])
+def test_one_layer_in_bfloat16_equals_the_reference(make, level, seed):
+    program = make(seed)
     images, labels = images_and_labels(program, 1 + seed % 5)
     genes = np.array(list(itertools.product(range(2), repeat=3)))
     calibration = [images_and_labels(program, 8, 1)[0]]
