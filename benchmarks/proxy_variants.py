@@ -55,7 +55,7 @@ class Variant(Method):
 
     make: Any = PPOModelController
     asked: tuple[str, ...] = ()
-    acquisition: Literal["ucb", "ei"] = "ucb"  # what the default was when the variants were compared
+    acquisition: Literal["ucb", "ei"] = "ucb"
     weight: float = field(default=ensemble._PROXIES_WEIGHT)
 
     @property

@@ -36,9 +36,9 @@ class PPOModelOptions(Options):
         "from and in ucb: larger explores more",
     )
     acquisition: Literal["ucb", "ei"] = Field(
-        "ei",
-        description="what the proposal has most of: ei, expected improvement on the best known, or ucb, the expected "
-        "score plus optimism; the policy learns from the latter in any case",
+        "ucb",
+        description="what the proposal has most of: ucb, the expected score plus optimism, or ei, expected improvement "
+        "on the best known, which is faster and gets stuck more often; the policy learns from ucb in any case",
     )
     imagined: int = Field(48, ge=2, description="architectures that the policy imagines, and the model scores, a round")
     rounds: int = Field(1, ge=1, description="rounds of imagining and learning at a time")
@@ -69,8 +69,8 @@ class PPOModelController:
 
     Before each proposal the `RewardModel` is fitted to all evaluations; the policy imagines architectures, the model
     scores them by the expected score plus some standard deviations (an upper confidence bound, Srinivas et al. 2010),
-    and PPO learns from these scores. The proposal is the unseen architecture with the highest expected improvement, or
-    bound, among those imagined and the neighbours of the best of them and of the best known. Architectures that
+    and PPO learns from these scores. The proposal is the unseen architecture with the highest bound, or expected
+    improvement, among those imagined and the neighbours of the best of them and of the best known. Architectures that
     still wait for their reward count with the score that the model expects, so that several proposals at once differ.
 
     Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, with ``repeated_proposals`` as the share of

@@ -58,7 +58,7 @@ class TestContractOnATable(TestContractOnCells):
     [
         pytest.param({}, id="defaults"),
         pytest.param({"model_size": 3, "climbs": 0, "every": 1, "rounds": 2}, id="small model"),
-        pytest.param({"acquisition": "ucb"}, id="upper confidence bound"),
+        pytest.param({"acquisition": "ei"}, id="expected improvement"),
     ],
 )
 def test_a_space_too_large_to_list(options: dict[str, Any]) -> None:
