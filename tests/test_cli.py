@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas_engine.cli import main, parse_arguments
+from nas_engine.arguments import parse_arguments
+from nas_engine.cli import main
 from nas_engine.errors import ConfigError
 from nas_engine.store import SCHEMA_VERSION, RunStore
 

@@ -53,8 +53,9 @@ class _StandIns:
         return array
 
     def scalar(self, dtype: Any, content: Any) -> int | float:
+        number: int | float
         [number] = _numbers(dtype, content).tolist()
-        return number  # type: ignore[no-any-return]  # no dtype of numbers gives anything else
+        return number
 
     def ordered(self, items: Any = ()) -> dict[Any, Any]:
         return dict(items)
