@@ -10,6 +10,7 @@
 #include "capabilities.h"
 #include "ops/cost_estimate.h"
 #include "ops/env_step.h"
+#include "ops/lstm_policy.h"
 #include "ops/supernet_eval.h"
 #include "supernet/device_eval.h"
 
@@ -21,6 +22,7 @@ using nas_engine::DevicePlan;
 using nas_engine::DeviceScores;
 using nas_engine::Diagram;
 using nas_engine::EnvBuffers;
+using nas_engine::Policy;
 using nas_engine::PricedRows;
 using nas_engine::PriceList;
 using nas_engine::Program;
@@ -36,7 +38,7 @@ using nas_engine::Statistics;
 
 namespace {
 
-constexpr int kInterface = 5;  // nas_engine/native.py holds the same number
+constexpr int kInterface = 6;  // nas_engine/native.py holds the same number
 
 using Address = std::uintptr_t;
 
@@ -127,6 +129,16 @@ EnvBuffers env_buffers(Address states, Address positions, Address genes, Address
             envs};
 }
 
+Policy policy(const std::array<int64_t, 5>& size, Address weights, Address transitions, float temperature,
+              float tanh_constant, std::string level) {
+    return {{size[0], size[1], size[2], size[3], size[4]},
+            at<const float>(weights),
+            at<const int32_t>(transitions),
+            temperature,
+            tanh_constant,
+            std::move(level)};
+}
+
 template <typename T>
 std::vector<T> rows_at(Address address, int64_t count) {
     static_assert(sizeof(T) % sizeof(int64_t) == 0, "Python passes each row as int64 numbers");
@@ -202,6 +214,33 @@ PYBIND11_MODULE(_C, module) {
         [](const Diagram& diagram, const EnvBuffers& buffers, Address actions, int64_t autoreset) {
             return nas_engine::env_step(diagram, buffers, at<const int64_t>(actions),
                                         static_cast<nas_engine::Autoreset>(autoreset));
+        },
+        py::call_guard<py::gil_scoped_release>());
+
+    module.def("policy_levels", &nas_engine::policy_levels);
+    py::class_<Policy>(module, "Policy").def(py::init(&policy));
+    module.def("policy_tape_size", [](const Policy& policy, int64_t samples) {
+        return nas_engine::policy_tape_size(policy.size, samples);
+    });
+    module.def(
+        "lstm_policy_evaluate",
+        [](const Policy& policy, Address genes, int64_t samples, Address outputs, Address open, Address tape) {
+            return nas_engine::lstm_policy_evaluate(policy, {at<const int64_t>(genes), samples}, at<float>(outputs),
+                                                    at<uint8_t>(open), at<float>(tape));
+        },
+        py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "lstm_policy_gradient",
+        [](const Policy& policy, Address genes, int64_t samples, Address tape, Address upstream, Address gradient) {
+            return nas_engine::lstm_policy_gradient(policy, {at<const int64_t>(genes), samples}, at<const float>(tape),
+                                                    at<const float>(upstream), at<float>(gradient));
+        },
+        py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "lstm_policy_sample",
+        [](const Policy& policy, Address uniforms, Address bonus, int64_t samples, Address genes) {
+            return nas_engine::lstm_policy_sample(policy, at<const float>(uniforms), at<const float>(bonus), samples,
+                                                  at<int64_t>(genes));
         },
         py::call_guard<py::gil_scoped_release>());
 

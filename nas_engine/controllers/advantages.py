@@ -1,10 +1,9 @@
-"""From scores to learning signals: the leave-one-out baseline, GAE and path consistency, as pure functions."""
+"""From scores to learning signals: leave-one-out baseline, GAE, PPO's surrogate, path consistency; pure functions."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from nas_engine.scores import FloatArray
 
@@ -22,7 +21,7 @@ def leave_one_out(scores: FloatArray) -> FloatArray:
     return others
 
 
-def generalised_advantages(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+def generalised_advantages(rewards: FloatArray, values: FloatArray, gamma: float, gae_lambda: float) -> FloatArray:
     """GAE over complete episodes (Schulman et al. 2016, equations 11, 12 and 16).
 
     Args:
@@ -34,23 +33,40 @@ def generalised_advantages(rewards: Tensor, values: Tensor, gamma: float, gae_la
     Returns:
         Advantages [episodes, steps].
     """
-    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
-    errors = rewards + gamma * following - values
-    advantages = torch.zeros_like(errors)
-    running = torch.zeros_like(errors[:, 0])
-    for step in range(errors.shape[1] - 1, -1, -1):
-        running = errors[:, step] + gamma * gae_lambda * running
-        advantages[:, step] = running
+    advantages = rewards - values
+    advantages[:, :-1] += gamma * values[:, 1:]  # the temporal differences
+    for step in range(rewards.shape[1] - 2, -1, -1):
+        advantages[:, step] += gamma * gae_lambda * advantages[:, step + 1]
     return advantages
 
 
-def explained_variance(predicted: Tensor, actual: Tensor) -> float:
+def clipped_surrogate(
+    log_ratio: FloatArray, advantages: FloatArray, clip_coef: float
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    """What PPO raises: ``min(ratio * advantage, clip(ratio) * advantage)`` (Schulman et al. 2017, equation 7).
+
+    Args:
+        log_ratio: log-probability under the new policy minus that under the old one.
+        advantages: of the same shape.
+        clip_coef: ratios are clipped to 1 - this .. 1 + this.
+
+    Returns:
+        The surrogate, its slope in `log_ratio` (0 where the clipped ratio decides) and whether the ratio was beyond
+        the clip, all of the same shape.
+    """
+    ratio = np.exp(log_ratio)
+    clipped = ratio.clip(1 - clip_coef, 1 + clip_coef)
+    gain, bounded = advantages * ratio, advantages * clipped
+    return np.minimum(gain, bounded), np.where(gain <= bounded, gain, 0.0), ratio != clipped
+
+
+def explained_variance(predicted: FloatArray, actual: FloatArray) -> float:
     """1 - Var(actual - predicted) / Var(actual); 0 where the actual values do not vary."""
-    variance = actual.var(correction=0)
-    return float(1 - (actual - predicted).var(correction=0) / variance) if variance > 1e-12 else 0.0
+    variance = actual.var()
+    return float(1 - (actual - predicted).var() / variance) if variance > 1e-12 else 0.0
 
 
-def path_consistency(log_probs: Tensor, scores: Tensor, scale: float) -> Tensor:
+def path_consistency(log_probs: FloatArray, scores: FloatArray, scale: float) -> tuple[float, FloatArray]:
     """How far a policy is from choosing architectures in proportion to exp(scale * score), on any sample of them.
 
     An optimal policy under an entropy bonus satisfies score - V = log_prob / scale for every episode that ends with
@@ -65,7 +81,8 @@ def path_consistency(log_probs: Tensor, scores: Tensor, scale: float) -> Tensor:
         scale: nats of log-probability that a score of 1 is worth.
 
     Returns:
-        The loss, scalar, in units of the score.
+        The loss, in units of the squared score, and its gradient with respect to `log_probs`, [n].
     """
     difference = scores - log_probs / scale
-    return 0.5 * (difference - difference.mean()).square().mean()
+    difference -= difference.mean()
+    return 0.5 * float(np.square(difference).mean()), -difference / (scale * len(difference))

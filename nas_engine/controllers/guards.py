@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas_engine.controllers.lstm import LSTMPolicy, Rollout
 from nas_engine.types import StateDict
@@ -19,23 +18,21 @@ _MOST_HALVINGS = 60
 class GuardedAdam:
     """Adam with a clipped gradient that never leaves a non-finite weight behind.
 
-    All weights become views of one vector, and so do their gradients: a step of a small network would otherwise spend
-    most of its time on going through its parameters one by one.
-
     `begin` marks the state to go back to; a step that meets or makes a NaN or an infinity returns there.
     """
 
-    def __init__(self, module: nn.Module, learning_rate: float, max_grad_norm: float) -> None:
-        """Set up Adam for the parameters of `module`.
+    def __init__(self, weights: Tensor, learning_rate: float, max_grad_norm: float) -> None:
+        """Set up Adam.
 
         Args:
-            module: what is trained; of one data type, on one device.
+            weights: what is trained, in place; one vector, because a step of a small network would otherwise spend most
+                of its time on going through its parameters one by one.
             learning_rate: step size of Adam.
             max_grad_norm: gradients are scaled down to this L2 norm.
         """
-        self._weights = _as_one_vector(list(module.parameters()))
+        self._weights = weights
         self._max_grad_norm = max_grad_norm
-        self._adam = torch.optim.Adam([self._weights], lr=learning_rate, eps=1e-5)
+        self._adam = torch.optim.Adam([weights], lr=learning_rate, eps=1e-5, fused=True)
         self.begin()
 
     def reset(self) -> None:
@@ -46,24 +43,24 @@ class GuardedAdam:
     def begin(self) -> None:
         """Mark the current weights and moments as the ones to go back to."""
         moments = {name: value.clone() for name, value in self._adam.state[self._weights].items()}
-        self._saved = self._weights.detach().clone(), moments
+        self._saved = self._weights.clone(), moments
         self.grad_norm, self.undone = 0.0, False
 
-    def step(self, loss: Tensor) -> bool:
+    def step(self, loss: float, gradient: Tensor) -> bool:
         """Descend once.
 
         Args:
-            loss: scalar.
+            loss: what is descended.
+            gradient: of it, with respect to the weights; scaled in place.
 
         Returns:
             False where a weight would have become non-finite: everything since `begin` is undone.
         """
-        self._gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.grad_norm = float(nn.utils.clip_grad_norm_([self._weights], self._max_grad_norm))
-        if math.isfinite(loss.item()) and math.isfinite(self.grad_norm):
+        self.grad_norm = float(torch.linalg.vector_norm(gradient))
+        if math.isfinite(loss) and math.isfinite(self.grad_norm):
+            self._weights.grad = gradient.mul_(min(self._max_grad_norm / (self.grad_norm + 1e-6), 1.0))
             self._adam.step()
-            if bool(self._weights.isfinite().all()):
+            if math.isfinite(float(self._weights.abs().max())):
                 return True
         self._undo()
         return False
@@ -76,32 +73,11 @@ class GuardedAdam:
         """Inverse of `state_dict`."""
         self._adam.load_state_dict(copy.deepcopy(state))
 
-    @property
-    def _gradient(self) -> Tensor:
-        gradient = self._weights.grad
-        assert gradient is not None
-        return gradient
-
-    @torch.no_grad()
     def _undo(self) -> None:
         weights, moments = self._saved
         self._weights.copy_(weights)
         self._adam.state[self._weights] = moments
         self.undone = True
-
-
-@torch.no_grad()
-def _as_one_vector(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
-    """A vector with the values of `parameters`, which become views of it, as do their gradients."""
-    vector = nn.Parameter(torch.cat([parameter.flatten() for parameter in parameters]))
-    vector.grad = torch.zeros_like(vector)
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, values, gradient in zip(
-        parameters, torch.split(vector, sizes), torch.split(vector.grad, sizes), strict=True
-    ):
-        parameter.data = values.view_as(parameter)
-        parameter.grad = gradient.view_as(parameter)
-    return vector
 
 
 class EntropyFloor:
@@ -120,7 +96,6 @@ class EntropyFloor:
         """Start without a boost."""
         self.floor, self.boost = floor, 1.0
 
-    @torch.no_grad()
     def apply(self, policy: LSTMPolicy, rollout: Rollout) -> None:
         """Act where the policy has become too certain.
 
@@ -128,10 +103,10 @@ class EntropyFloor:
             policy: its logits may be scaled down.
             rollout: what `policy` says now about the architectures along which the entropy is measured.
         """
-        entropy = rollout.mean_entropy.item()
+        entropy = rollout.mean_entropy
         self.boost = min(2 * self.boost, _LARGEST_BOOST) if entropy < self.floor else max(self.boost / 2, 1.0)
         for _ in range(_MOST_HALVINGS):
             if entropy >= self.floor / 2:
                 break
             policy.scale_logits(0.5)
-            entropy = policy.evaluate(rollout.genes).mean_entropy.item()
+            entropy = policy.evaluate(rollout.genes).mean_entropy

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from nas_engine.controllers.advantages import path_consistency
 from nas_engine.controllers.guards import EntropyFloor, GuardedAdam
-from nas_engine.controllers.lstm import LSTMPolicy, Rollout
+from nas_engine.controllers.lstm import IntArray, LSTMPolicy, Rollout
 from nas_engine.controllers.options import LearnerOptions
 from nas_engine.controllers.proposing import Proposer
 from nas_engine.scores import FloatArray, log_rank_scores, score
@@ -19,6 +21,22 @@ from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 
 _FEWEST_TO_REHEARSE = 8
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """A loss of what the policy says about n samples, and its gradient with respect to that.
+
+    Attributes:
+        value: the loss.
+        log_probs: gradient with respect to the log-probabilities, [n, decisions], or [n, 1] where it is the same for
+            all decisions of a sample.
+        values: gradient with respect to the predicted values, [n, decisions]; 0: the loss has none.
+    """
+
+    value: float
+    log_probs: npt.NDArray[np.floating[Any]]
+    values: npt.NDArray[np.floating[Any]] | float = 0.0
 
 
 class Learner:
@@ -35,12 +53,12 @@ class Learner:
         self._space, self._options = space, options
         self.policy = self._fresh_policy(seed)
         self.proposer = Proposer(space, self, seed, options.likeliest_of, self._log_probs)
-        self._adam = GuardedAdam(self.policy, options.learning_rate, options.max_grad_norm)
+        self._adam = GuardedAdam(self.policy.vector, options.learning_rate, options.max_grad_norm)
         self._floor = EntropyFloor(options.entropy_floor)
-        self._best = torch.empty(0, len(space.decisions), dtype=torch.long)
+        self._best = np.empty((0, len(space.decisions)), dtype=np.int64)
         self._start = self._restarts = 0
 
-    def collect(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> tuple[Tensor, FloatArray]:
+    def collect(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> tuple[IntArray, FloatArray]:
         """Remember what was paid for.
 
         Returns:
@@ -59,22 +77,22 @@ class Learner:
         count = min(max(missing, 0), n)
         return self.proposer.random(count) + self.proposer.propose(n - count)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator) -> IntArray:
         """Draw for proposals: from the policy, drawn towards the incumbent."""
         return self.policy.sample(count, generator, self._bonus())
 
-    @torch.no_grad()
-    def _log_probs(self, genes: Tensor) -> Tensor:
+    def _log_probs(self, genes: IntArray) -> FloatArray:
         # Up to what each draw's own normalisation adds: how likely the policy finds it, and how near the incumbent is.
-        log_probs, bonus = self.policy.evaluate(genes).log_probs.sum(dim=1), self._bonus()
-        return log_probs if bonus is None else log_probs + bonus[torch.arange(genes.shape[1]), genes].sum(dim=1)
+        log_probs: FloatArray = self.policy.evaluate(genes).log_probs.sum(axis=1, dtype=np.float64)
+        bonus = self._bonus()
+        return log_probs if bonus is None else log_probs + bonus[np.arange(genes.shape[1]), genes].sum(axis=1)
 
-    def _bonus(self) -> Tensor | None:
+    def _bonus(self) -> npt.NDArray[np.float32] | None:
         best = self.proposer.best(1, self._start) if self._options.incumbent_bonus else []
         if not best:
             return None
-        bonus = torch.zeros(self.policy.logit_bias.shape)
-        bonus[torch.arange(len(bonus)), torch.tensor(best[0].genes)] = self._options.incumbent_bonus
+        bonus = np.zeros(self.policy.weights.logit_bias.shape, dtype=np.float32)
+        bonus[np.arange(len(bonus)), best[0].genes] = self._options.incumbent_bonus
         return bonus
 
     def _fresh_policy(self, seed: int) -> LSTMPolicy:
@@ -99,30 +117,39 @@ class Learner:
         last = max(int(np.argmax(here)), self._options.initial_design - 1) if len(here) else 0
         if self._options.patience and len(here) - 1 - last >= self._options.patience:
             self._start, self._restarts = len(known), self._restarts + 1
-            self.policy.load_state_dict(self._fresh_policy(self.proposer.new_seed()).state_dict())
+            self.policy.vector.copy_(self._fresh_policy(self.proposer.new_seed()).vector)
             self._adam.reset()
 
-    def begin(self, genes: Tensor) -> Rollout:
+    def begin(self, genes: IntArray) -> Rollout:
         """Mark the policy that an update may have to go back to; returns what it says about `genes`."""
         self._adam.begin()
         if self._options.self_imitation_weight:
             best = self.proposer.best(self._options.self_imitation_size, self._start)
-            self._best = torch.from_numpy(self._space.genes(best))
-        with torch.no_grad():
-            return self.policy.evaluate(genes)
+            self._best = self._space.genes(best)
+        return self.policy.evaluate(genes)
 
-    def evaluate(self, genes: Tensor) -> tuple[Rollout, Tensor]:
-        """What the policy says about `genes` now, and the part of the loss that every algorithm has.
+    def evaluate(self, genes: IntArray) -> Rollout:
+        """What the policy says about `genes` now; `step` goes back through it."""
+        both, self._evaluation = self.policy.follow(np.concatenate([genes, self._best]))
+        self._rollout, self._imitated = both[: len(genes)], both[len(genes) :]
+        return self._rollout
 
-        That part is the entropy bonus and, where it is on, the mean negative log-probability a decision of the best
-        architectures known (the imitation term of Oh et al. 2018, "Self-imitation learning", with the best of all
-        episodes in place of a prioritised buffer).
+    def step(self, loss: PolicyLoss) -> bool:
+        """Descend once from what `evaluate` returned last; False where a NaN or an infinity undid the update.
+
+        Added to `loss` is what every algorithm has: the entropy bonus and, where it is on, the mean negative
+        log-probability a decision of the best architectures known (the imitation term of Oh et al. 2018,
+        "Self-imitation learning", with the best of all episodes in place of a prioritised buffer).
         """
-        both = self.policy.evaluate(torch.cat([genes, self._best]))
-        rollout, best = both[: len(genes)], both[len(genes) :]
-        imitation = -best.log_probs.sum() / best.open.sum().clamp(min=1)
-        shared = self._options.self_imitation_weight * imitation - self.entropy_weight * rollout.mean_entropy
-        return rollout, shared
+        rollout, imitated = self._rollout, self._imitated
+        imitation, bonus = self._options.self_imitation_weight, self.entropy_weight
+        value = loss.value - bonus * rollout.mean_entropy - imitation * imitated.log_probs.sum() / imitated.open_count
+        n, upstream = len(rollout.genes), np.zeros_like(self._evaluation.outputs)
+        of_log_probs, of_entropies, of_values = upstream
+        of_log_probs[:n], of_values[:n] = loss.log_probs, loss.values
+        of_log_probs[n:] = -imitation / imitated.open_count
+        of_entropies[:n] = -bonus / rollout.open_count
+        return self._adam.step(value, self.policy.gradient(self._evaluation, upstream))
 
     def rehearse(self) -> None:
         """Learn from what is known, whoever chose it: `path_consistency` on a replay, and imitation of the best."""
@@ -131,18 +158,12 @@ class Learner:
             return
         scores = log_rank_scores(np.array(list(known.values())))
         chosen = self.proposer.replay(scores, self._options.replay)
-        genes = torch.from_numpy(self._space.genes(list(known)))[chosen]
+        genes = self._space.genes(list(known))[chosen]
         for _ in range(self._options.replay_steps):
-            rollout, shared_loss = self.evaluate(genes)
-            consistency = path_consistency(
-                rollout.log_probs.sum(dim=1), torch.from_numpy(scores[chosen]).float(), self._options.replay_scale
-            )
-            if not self.step(consistency + shared_loss):
+            log_probs = self.evaluate(genes).log_probs.sum(axis=1)
+            loss, gradient = path_consistency(log_probs, scores[chosen], self._options.replay_scale)
+            if not self.step(PolicyLoss(loss, gradient[:, None])):
                 return
-
-    def step(self, loss: Tensor) -> bool:
-        """Descend once; False where a NaN or an infinity undid the update."""
-        return self._adam.step(loss)
 
     def finish(self, before: Rollout) -> dict[str, float]:
         """Apply the entropy floor and report.
@@ -157,9 +178,8 @@ class Learner:
             ``repeated_proposals`` (share of draws that were known already), ``nan_guard`` (1 where the update was
             undone) and ``restarts`` (fresh starts so far, see `patience`).
         """
-        with torch.no_grad():
-            after = self.policy.evaluate(before.genes)
-        entropy, entropy_weight = after.mean_entropy.item(), self.entropy_weight
+        after = self.policy.evaluate(before.genes)
+        entropy, entropy_weight = after.mean_entropy, self.entropy_weight
         self._floor.apply(self.policy, after)
         return {
             "entropy": entropy,
@@ -180,7 +200,7 @@ class Learner:
     def state_dict(self) -> StateDict:
         """Weights, optimiser, entropy boost, memory and random states."""
         return {
-            "policy": {name: weight.clone() for name, weight in self.policy.state_dict().items()},
+            "policy": self.policy.state_dict(),
             "adam": self._adam.state_dict(),
             "entropy_boost": self._floor.boost,
             "proposer": self.proposer.state_dict(),
@@ -202,8 +222,8 @@ def approx_kl(after: Rollout, before: Rollout) -> float:
 
     Source: Schulman 2020, "Approximating KL divergence", estimator k3: (r - 1) - log r, never negative.
     """
-    log_ratio = (after.log_probs - before.log_probs).detach()
-    return float((log_ratio.exp() - 1 - log_ratio).sum() / before.open.sum().clamp(min=1))
+    log_ratio = after.log_probs - before.log_probs
+    return float((np.expm1(log_ratio) - log_ratio).sum() / before.open_count)
 
 
 def finite(diagnostics: dict[str, float]) -> dict[str, float]:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from nas_engine.ops.lstm_policy import (
+    Evaluation,
+    Policy,
+    PolicySize,
+    policy_evaluate,
+    policy_gradient,
+    policy_sample,
+    weight_count,
+    weight_views,
+)
 from nas_engine.spaces.diagram import DecisionDiagram
+from nas_engine.types import StateDict
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -18,40 +34,46 @@ class Rollout:
         genes: int64 [n, decisions].
         log_probs: log-probability of each gene given the genes before it, [n, decisions].
         entropies: entropy of each decision's distribution in nats, [n, decisions].
+        values: predicted return before each decision, [n, decisions].
         open: bool [n, decisions]; whether the decision had more than one choice. Where it had not, log-probability
             and entropy are 0.
-        values: predicted return before each decision, [n, decisions].
     """
 
-    genes: Tensor
-    log_probs: Tensor
-    entropies: Tensor
-    open: Tensor
-    values: Tensor
+    genes: IntArray
+    log_probs: FloatArray
+    entropies: FloatArray
+    values: FloatArray
+    open: npt.NDArray[np.bool_]
 
-    def __getitem__(self, chosen: slice | Tensor) -> Rollout:
+    def __getitem__(self, chosen: slice | IntArray) -> Rollout:
         """The sequences at the positions `chosen`."""
         return Rollout(
-            self.genes[chosen], self.log_probs[chosen], self.entropies[chosen], self.open[chosen], self.values[chosen]
+            self.genes[chosen], self.log_probs[chosen], self.entropies[chosen], self.values[chosen], self.open[chosen]
         )
 
     @property
-    def mean_entropy(self) -> Tensor:
+    def open_count(self) -> int:
+        """Number of decisions that had more than one choice; at least 1, to divide by."""
+        return max(int(np.count_nonzero(self.open)), 1)
+
+    @property
+    def mean_entropy(self) -> float:
         """Nats a decision, over the decisions that had more than one choice."""
-        return self.entropies.sum() / self.open.sum().clamp(min=1)
+        return float(self.entropies.sum()) / self.open_count
 
 
-class LSTMPolicy(nn.Module):
+class LSTMPolicy:
     """Autoregressive policy over the decisions of a space (Zoph & Le 2017, section 3.1; Pham et al. 2018).
 
     The input at decision t is the embedding of the gene chosen at t - 1 plus an embedding of decision t; the output
     layers are the decision's own. Choices that no valid architecture continues with have probability exactly 0.
     The output layers start small (orthogonal, gain 0.01): the first distributions are uniform over the open choices
     to within about 1 %.
-    """
 
-    transitions: Tensor
-    fixed_masks: Tensor | None
+    Attributes:
+        vector: all weights, float32 [weights].
+        weights: the same by their names, views of it.
+    """
 
     def __init__(
         self,
@@ -71,98 +93,83 @@ class LSTMPolicy(nn.Module):
             tanh_constant: logits are squashed to (-c, c) by c * tanh(logits / c) as in Bello et al. 2017, "Neural
                 optimizer search", section 4.1, which bounds how certain the policy can become; 0 for no bound.
         """
-        super().__init__()
-        self.temperature, self.tanh_constant = temperature, tanh_constant
-        decisions, most_choices = len(diagram.choices), diagram.transitions.shape[1]
-        self.register_buffer("transitions", torch.from_numpy(diagram.transitions).long(), persistent=False)
-        self.register_buffer("fixed_masks", self._masks_of_all(decisions), persistent=False)
-        # Row 0 is "nothing chosen yet"; after it, one row for each choice of each decision.
-        self.choice_embedding = nn.Embedding(1 + decisions * most_choices, embedding_size)
-        self.decision_embedding = nn.Parameter(0.1 * torch.randn(decisions, embedding_size))
-        self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
-        self.logit_weight = nn.Parameter(torch.empty(decisions, hidden_size, most_choices))
-        self.logit_bias = nn.Parameter(torch.zeros(decisions, most_choices))
-        self.value_head = nn.Linear(hidden_size, 1)
-        for weight in [*self.logit_weight, self.value_head.weight]:
-            nn.init.orthogonal_(weight, gain=0.01)
-        nn.init.zeros_(self.value_head.bias)
+        self._size = PolicySize(len(diagram.choices), diagram.transitions.shape[1], embedding_size, hidden_size)
+        self._transitions = np.ascontiguousarray(diagram.transitions)
+        self._temperature, self._tanh_constant = temperature, tanh_constant
+        self.vector = torch.zeros(weight_count(self._size))
+        self.weights = weight_views(self._size, self.vector)
+        self._draw_weights(hidden_size)
 
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator, bonus: Tensor | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, bonus: FloatArray | None = None) -> IntArray:
         """Genes int64 [n, decisions] of `n` valid architectures, drawn in step with `generator`.
 
         Args:
             n: how many.
             generator: of the draws.
-            bonus: added to the logits of all draws, [decisions, choices]; None: nothing.
+            bonus: float32, added to the logits of all draws, [decisions, choices]; None: nothing.
         """
-        decisions, most_choices = self.logit_bias.shape
-        genes = torch.empty(n, decisions, dtype=torch.long)
-        state, inputs = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-        hidden = memory = torch.zeros(n, self.lstm.hidden_size)
-        input_weights, state_weights, input_bias, state_bias = self.lstm.all_weights[0]
-        for decision in range(decisions):
-            embedded = self.choice_embedding(inputs) + self.decision_embedding[decision]
-            hidden, memory = torch.lstm_cell(
-                embedded, (hidden, memory), input_weights, state_weights, input_bias, state_bias
-            )
-            logits = hidden @ self.logit_weight[decision] + self.logit_bias[decision]
-            log_probs = self._log_probs(logits, self.transitions[state] >= 0)
-            if bonus is not None:
-                log_probs = torch.log_softmax(log_probs + bonus[decision], dim=-1)
-            genes[:, decision] = torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0]
-            state = self.transitions[state, genes[:, decision]]
-            inputs = 1 + decision * most_choices + genes[:, decision]
-        return genes
+        uniforms = torch.rand(n, self._size.decisions, generator=generator).numpy()
+        return policy_sample(self._policy, uniforms, bonus)
 
-    def evaluate(self, genes: Tensor) -> Rollout:
-        """What the policy says about `genes` (int64 [n, decisions], valid), differentiable in its weights."""
-        decisions, most_choices = self.logit_bias.shape
-        chosen = 1 + torch.arange(decisions) * most_choices + genes
-        inputs = torch.cat([torch.zeros_like(chosen[:, :1]), chosen[:, :-1]], dim=1)
-        hidden, _ = self.lstm(self.choice_embedding(inputs) + self.decision_embedding)
-        logits = torch.einsum("ndh,dhc->ndc", hidden, self.logit_weight) + self.logit_bias
-        masks = self._masks(genes)
-        log_probs = self._log_probs(logits, masks)
-        return Rollout(
-            genes=genes,
-            log_probs=log_probs.gather(2, genes[:, :, None])[:, :, 0],
-            entropies=-(log_probs.exp() * log_probs).sum(dim=2),
-            open=masks.sum(dim=2) > 1,
-            values=self.value_head(hidden)[:, :, 0],
-        )
+    def evaluate(self, genes: IntArray) -> Rollout:
+        """What the policy says about `genes` (int64 [n, decisions], valid)."""
+        return self.follow(genes)[0]
 
-    @torch.no_grad()
+    def follow(self, genes: IntArray) -> tuple[Rollout, Evaluation]:
+        """The same as `evaluate`, and what `gradient` needs to go back."""
+        evaluation = policy_evaluate(self._policy, genes)
+        log_probs, entropies, values = evaluation.outputs
+        return Rollout(genes, log_probs, entropies, values, evaluation.open), evaluation
+
+    def gradient(self, evaluation: Evaluation, upstream: FloatArray) -> Tensor:
+        """The gradient of a loss with respect to `vector`.
+
+        Args:
+            evaluation: of `follow`, with the weights as they are now.
+            upstream: the loss's gradient with respect to log-probabilities, entropies and values, float32
+                [3, n, decisions].
+        """
+        return torch.from_numpy(policy_gradient(self._policy, evaluation, upstream))
+
     def scale_logits(self, factor: float) -> None:
         """Multiply all logits, before temperature and squashing, by `factor`; below 1 it raises the entropy."""
-        self.logit_weight.mul_(factor)
-        self.logit_bias.mul_(factor)
+        self.weights.logit_weight.mul_(factor)
+        self.weights.logit_bias.mul_(factor)
 
-    def _masks_of_all(self, decisions: int) -> Tensor | None:
-        """Bool [decisions, choices] where what is open does not depend on the choices before, else None."""
-        states, masks = torch.zeros(1, dtype=torch.long), []
-        for _ in range(decisions):
-            following = self.transitions[states]
-            rows = torch.unique(following >= 0, dim=0)
-            if len(rows) > 1:
-                return None
-            masks.append(rows[0])
-            states = torch.unique(following[following >= 0])
-        return torch.stack(masks)
+    def state_dict(self) -> StateDict:
+        """A copy of the weights, by the names of PyTorch's modules."""
+        return {name: weight.clone() for name, weight in zip(_STATE_NAMES, self.weights, strict=True)}
 
-    def _masks(self, genes: Tensor) -> Tensor:
-        if self.fixed_masks is not None:
-            return self.fixed_masks.expand(len(genes), -1, -1)
-        state, masks = torch.zeros(len(genes), dtype=torch.long), []
-        for decision in range(genes.shape[1]):
-            following = self.transitions[state]
-            masks.append(following >= 0)
-            state = following.gather(1, genes[:, decision : decision + 1])[:, 0]
-        return torch.stack(masks, dim=1)
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        for name, weight in zip(_STATE_NAMES, self.weights, strict=True):
+            weight.copy_(state[name])
 
-    def _log_probs(self, logits: Tensor, mask: Tensor) -> Tensor:
-        logits = logits / self.temperature
-        if self.tanh_constant:
-            logits = self.tanh_constant * torch.tanh(logits / self.tanh_constant)
-        # A finite stand-in for -inf: its probability is exactly 0 in float32, and 0 * log 0 is 0 rather than NaN.
-        return torch.log_softmax(logits.masked_fill(~mask, -1e9), dim=-1)
+    @property
+    def _policy(self) -> Policy:  # not kept: in a deep copy its array would no longer be that of `vector`
+        return Policy(self._size, self.vector.numpy(), self._transitions, self._temperature, self._tanh_constant)
+
+    def _draw_weights(self, hidden_size: int) -> None:
+        """As PyTorch's modules start (embeddings normal, LSTM uniform), but for the output layers."""
+        weights, bound = self.weights, hidden_size**-0.5
+        weights.choice_embedding.normal_()
+        weights.decision_embedding.normal_(std=0.1)
+        for weight in (weights.input_weight, weights.state_weight, weights.input_bias, weights.state_bias):
+            weight.uniform_(-bound, bound)
+        for weight in [*weights.logit_weight, weights.value_weight]:
+            nn.init.orthogonal_(weight, gain=0.01)
+
+
+_STATE_NAMES = (
+    "decision_embedding",
+    "logit_weight",
+    "logit_bias",
+    "choice_embedding.weight",
+    "lstm.weight_ih_l0",
+    "lstm.weight_hh_l0",
+    "lstm.bias_ih_l0",
+    "lstm.bias_hh_l0",
+    "value_head.weight",
+    "value_head.bias",
+)
+"""Of the parts of `PolicyWeights`, in their order."""

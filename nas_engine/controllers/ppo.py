@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from nas_engine.controllers.advantages import explained_variance, generalised_advantages
+from nas_engine.controllers.advantages import clipped_surrogate, explained_variance, generalised_advantages
 from nas_engine.controllers.base import Diagnostics
-from nas_engine.controllers.learner import Learner, approx_kl, finite
-from nas_engine.controllers.lstm import Rollout
+from nas_engine.controllers.learner import Learner, PolicyLoss, approx_kl, finite
+from nas_engine.controllers.lstm import IntArray, Rollout
 from nas_engine.controllers.options import PPOOptions
 from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
@@ -52,7 +51,8 @@ class PPOController:
         genes, scores = self._learner.collect(architectures, rewards)
         return self.learn(genes, scores)
 
-    def learn(self, genes: Tensor, scores: FloatArray) -> Diagnostics:
+    @np.errstate(over="ignore", invalid="ignore")  # raw rewards near the largest float: the NaN guard acts
+    def learn(self, genes: IntArray, scores: FloatArray) -> Diagnostics:
         """Several passes over samples of the policy, whoever scored them.
 
         Args:
@@ -60,19 +60,20 @@ class PPOController:
             scores: [samples], higher is better, on a scale of about 1.
         """
         before = self._learner.begin(genes)
-        earned = torch.zeros_like(before.values)
-        earned[:, -1] = torch.as_tensor(scores, dtype=torch.float32)
-        advantages = generalised_advantages(earned, before.values, self.options.gamma, self.options.gae_lambda)
-        returns = advantages + before.values
+        values = before.values.astype(np.float64)
+        earned = np.zeros(values.shape)
+        earned[:, -1] = scores
+        advantages = generalised_advantages(earned, values, self.options.gamma, self.options.gae_lambda)
+        returns = advantages + values
         if self.options.normalise_advantages and len(genes) > 1:  # of a single episode, only the sign would be lost
-            advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         last_step = self._learn(before, advantages, returns)
         self._learner.rehearse()
         return finite(
             {
                 **self._learner.finish(before),
-                "baseline": float(before.values[:, 0].mean()),
-                "explained_variance": explained_variance(before.values, returns),
+                "baseline": float(values[:, 0].mean()),
+                "explained_variance": explained_variance(values, returns),
                 **last_step,
             }
         )
@@ -85,32 +86,30 @@ class PPOController:
         """Continue from `state`."""
         self._learner.load_state_dict(state)
 
-    def _learn(self, before: Rollout, advantages: Tensor, returns: Tensor) -> dict[str, float]:
+    def _learn(self, before: Rollout, advantages: FloatArray, returns: FloatArray) -> dict[str, float]:
         diagnostics: dict[str, float] = {}
         steps = 0
         for _ in range(self.options.epochs):
             order = self._learner.proposer.permutation(len(advantages))
-            for chosen in order.tensor_split(min(self.options.minibatches, len(order))):
+            for chosen in np.array_split(order, min(self.options.minibatches, len(order))):
                 old = before[chosen]
-                rollout, shared_loss = self._learner.evaluate(old.genes)
+                rollout = self._learner.evaluate(old.genes)
                 if self.options.target_kl and approx_kl(rollout, old) > self.options.target_kl:
                     return diagnostics
-                policy_loss, clip_fraction = self._policy_loss(rollout, old, advantages[chosen])
-                value_loss = 0.5 * (rollout.values - returns[chosen]).square().mean()
-                if not self._learner.step(policy_loss + self.options.value_weight * value_loss + shared_loss):
+                log_ratio = np.where(old.open, rollout.log_probs - old.log_probs, 0.0)  # 0 where nothing was decided
+                surrogate, slope, clipped = clipped_surrogate(log_ratio, advantages[chosen], self.options.clip_coef)
+                policy_loss = -float(surrogate[old.open].sum()) / old.open_count
+                errors = rollout.values - returns[chosen]
+                value_loss = 0.5 * float(np.square(errors).mean())
+                loss = policy_loss + self.options.value_weight * value_loss
+                of_values = self.options.value_weight * errors / errors.size
+                if not self._learner.step(PolicyLoss(loss, -slope * old.open / old.open_count, of_values)):
                     return diagnostics
                 steps += 1
                 diagnostics = {
-                    "policy_loss": policy_loss.item(),
-                    "value_loss": value_loss.item(),
-                    "clip_fraction": clip_fraction,
+                    "policy_loss": policy_loss,
+                    "value_loss": value_loss,
+                    "clip_fraction": float(np.count_nonzero(clipped)) / old.open_count,
                     "gradient_steps": float(steps),
                 }
         return diagnostics
-
-    def _policy_loss(self, rollout: Rollout, old: Rollout, advantages: Tensor) -> tuple[Tensor, float]:
-        # Schulman et al. 2017, equation 7, over the decisions that were decisions: a forced one has ratio 1.
-        ratio = (rollout.log_probs - old.log_probs).exp()
-        clipped = ratio.clamp(1 - self.options.clip_coef, 1 + self.options.clip_coef)
-        loss = -(torch.min(advantages * ratio, advantages * clipped) * old.open).sum() / old.open.sum().clamp(min=1)
-        return loss, float((ratio != clipped)[old.open].float().mean()) if bool(old.open.any()) else 0.0

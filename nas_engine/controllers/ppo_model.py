@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 
 from nas_engine.controllers.base import Diagnostics
+from nas_engine.controllers.lstm import IntArray
 from nas_engine.controllers.options import PPOOptions
 from nas_engine.controllers.ppo import PPOController
 from nas_engine.errors import ConfigError
@@ -192,7 +193,7 @@ class PPOModelController:
         known = sum(architecture in self._seen for architecture in imagined) / len(imagined)
         self._learned = {**self._ppo.learn(genes, ranks(bounds, bounds)), "repeated_proposals": known}
 
-    def _imagine(self) -> tuple[torch.Tensor, list[Architecture]]:
+    def _imagine(self) -> tuple[IntArray, list[Architecture]]:
         """Genes int64 [imagined, decisions] that the policy draws, and their architectures in canonical form."""
         genes = self.policy.sample(self.options.imagined, self._generator)
         return genes, [self.space.canonical(Architecture(self.space.name, tuple(row))) for row in genes.tolist()]

@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
@@ -19,8 +18,8 @@ from nas_engine.spaces.seen import SeenArchitectures
 from nas_engine.types import Architecture, StateDict
 
 Genes = tuple[int, ...]
-LogProbs = Callable[[Tensor], Tensor]
 IntArray = npt.NDArray[np.int64]
+LogProbs = Callable[[IntArray], FloatArray]
 
 _DRAWS = (64, 128, 256)  # one round after the other, until enough is found
 _BEST_WITH_NEIGHBOURS = 32
@@ -29,7 +28,7 @@ _BEST_WITH_NEIGHBOURS = 32
 class ArchitecturePolicy(Protocol):
     """What a `Proposer` draws from."""
 
-    def sample(self, count: int, generator: torch.Generator, /) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator, /) -> IntArray:
         """Genes of `count` architectures, int64 [count, decisions]."""
         ...
 
@@ -57,7 +56,7 @@ class Proposer:
         policy: ArchitecturePolicy,
         seed: int,
         likeliest_of: Sequence[int] = (1,),
-        log_probs: LogProbs = lambda genes: torch.zeros(len(genes)),
+        log_probs: LogProbs = lambda genes: np.zeros(len(genes)),
     ) -> None:
         """Start with nothing seen.
 
@@ -95,7 +94,7 @@ class Proposer:
 
     def collect(
         self, architectures: Sequence[Architecture], rewards: Sequence[float], most_free: int
-    ) -> tuple[Tensor, FloatArray]:
+    ) -> tuple[IntArray, FloatArray]:
         """Remember the `rewards` of `architectures`.
 
         Args:
@@ -122,7 +121,7 @@ class Proposer:
                 samples.append(genes)
                 sampled.append(remembered)
         self._redrawn = []
-        return torch.tensor(samples, dtype=torch.long), np.array(sampled, dtype=np.float64)
+        return np.array(samples, dtype=np.int64), np.array(sampled, dtype=np.float64)
 
     def replay(self, scores: FloatArray, count: int) -> IntArray:
         """Positions of at most `count` known architectures: the best quarter of them, and others at random.
@@ -143,9 +142,9 @@ class Proposer:
         known = itertools.islice(self.seen.rewards, since, None)
         return heapq.nlargest(count, known, key=self.seen.rewards.__getitem__)
 
-    def permutation(self, n: int) -> Tensor:
+    def permutation(self, n: int) -> IntArray:
         """A random order of n samples, int64 [n]."""
-        return torch.randperm(n, generator=self._generator)
+        return torch.randperm(n, generator=self._generator).numpy()
 
     def new_seed(self) -> int:
         """A seed for whatever else is random; part of the state as all draws are."""
@@ -198,7 +197,7 @@ class Proposer:
     def _likeliest(self, unseen: dict[Architecture, Genes]) -> Architecture:
         if len(unseen) == 1:
             return next(iter(unseen))
-        log_probs = self._log_probs(torch.tensor(list(unseen.values())))
+        log_probs = self._log_probs(np.array(list(unseen.values())))
         return list(unseen)[int(log_probs.argmax())]
 
     def _draws(self, count: int) -> list[Genes]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from nas_engine.controllers.advantages import leave_one_out
 from nas_engine.controllers.base import Diagnostics
-from nas_engine.controllers.learner import Learner, finite
+from nas_engine.controllers.learner import Learner, PolicyLoss, finite
 from nas_engine.controllers.options import ReinforceOptions
 from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
@@ -41,24 +40,24 @@ class ReinforceController:
         """The next `n` architectures, drawn from the policy."""
         return self._learner.propose(n)
 
+    @np.errstate(over="ignore", invalid="ignore")  # raw rewards near the largest float: the NaN guard acts
     def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> Diagnostics:
         """One policy-gradient step; returns the diagnostics."""
         if not architectures:
             return {}
         genes, scores = self._learner.collect(architectures, rewards)
         baseline = self._baseline(scores)
-        advantages = (torch.from_numpy(scores) - torch.from_numpy(baseline)).float()
+        weights = (baseline - scores) / len(scores)  # of each architecture's log-probability in the loss
 
         before = self._learner.begin(genes)
-        rollout, shared_loss = self._learner.evaluate(genes)
-        policy_loss = -(advantages * rollout.log_probs.sum(dim=1)).mean()
-        self._learner.step(policy_loss + shared_loss)
+        policy_loss = float((weights * self._learner.evaluate(genes).log_probs.sum(axis=1)).sum())
+        self._learner.step(PolicyLoss(policy_loss, weights[:, None]))
         self._learner.rehearse()
         return finite(
             {
                 **self._learner.finish(before),
                 "baseline": float((baseline / len(baseline)).sum()),
-                "policy_loss": policy_loss.item(),
+                "policy_loss": policy_loss,
             }
         )
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 from pydantic import Field
-from torch import Tensor
 
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.learner import finite
@@ -160,7 +159,7 @@ class EpisodeWalker:
         self._space, self._make_envs = space, VectorArchitectureEnv
         self.agent = _AGENTS[options.algorithm](ArchitectureEnv(space, _no_rewards), _settings(options))
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator) -> IntArray:
         """Genes drawn from the policy, int64 [count, decisions]."""
 
         def draw(_: int, step: Transitions) -> IntArray:
@@ -168,14 +167,13 @@ class EpisodeWalker:
             return np.asarray(drawn[:, 0].numpy())
 
         taken = [actions for _, actions, _ in self._walk(count, draw, _no_rewards)]
-        return torch.as_tensor(np.stack(taken, axis=1))
+        return np.stack(taken, axis=1)
 
-    def record(self, genes: Tensor, scores: npt.NDArray[np.float64]) -> RolloutBuffer:
+    def record(self, genes: IntArray, scores: npt.NDArray[np.float64]) -> RolloutBuffer:
         """The episodes that lead to `genes` [episodes, decisions], rewarded with `scores` [episodes] at their ends."""
         episodes, steps = genes.shape
         buffer = self.agent.buffer(steps, episodes)
-        actions = genes.numpy()
-        for step, taken, rewards in self._walk(episodes, lambda t, _: actions[:, t], lambda _: scores.tolist()):
+        for step, taken, rewards in self._walk(episodes, lambda t, _: genes[:, t], lambda _: scores.tolist()):
             self.agent.add(buffer, step, taken, rewards)
         return buffer
 

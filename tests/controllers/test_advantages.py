@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_engine.controllers.advantages import explained_variance, generalised_advantages, leave_one_out
+from nas_engine.controllers.advantages import (
+    clipped_surrogate,
+    explained_variance,
+    generalised_advantages,
+    leave_one_out,
+    path_consistency,
+)
 from nas_engine.scores import ranks, score, standardised
 
 REWARDS = st.lists(st.integers(-1000, 1000), min_size=1, max_size=20).map(lambda r: np.array(r, dtype=np.float64))
@@ -70,9 +75,9 @@ def test_a_single_score_is_its_own_baseline():
 def test_gae_closed_form_for_a_constant_value():
     """With V = v everywhere and one final reward r, the errors are (gamma - 1) v, and r - v at the end."""
     steps, gamma, lam, value, reward = 6, 0.9, 0.8, 2.0, 5.0
-    rewards = torch.zeros(1, steps, dtype=torch.float64)
+    rewards = np.zeros((1, steps))
     rewards[0, -1] = reward
-    advantages = generalised_advantages(rewards, torch.full_like(rewards, value), gamma, lam)
+    advantages = generalised_advantages(rewards, np.full_like(rewards, value), gamma, lam)
     for step in range(steps):
         rest = steps - 1 - step
         inner = (gamma - 1) * value * (1 - (gamma * lam) ** rest) / (1 - gamma * lam)
@@ -80,23 +85,47 @@ def test_gae_closed_form_for_a_constant_value():
 
 
 def test_gae_of_lambda_1_is_return_minus_value():
-    generator = torch.Generator().manual_seed(0)
-    rewards, values = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    rewards, values = np.random.default_rng(0).standard_normal((2, 4, 5))
     gamma = 0.7
-    returns = torch.stack([sum(gamma**k * rewards[:, t + k] for k in range(5 - t)) for t in range(5)], dim=1)
-    torch.testing.assert_close(generalised_advantages(rewards, values, gamma, 1.0), returns - values)
+    returns = np.stack([sum(gamma**k * rewards[:, t + k] for k in range(5 - t)) for t in range(5)], axis=1)
+    np.testing.assert_allclose(generalised_advantages(rewards, values, gamma, 1.0), returns - values)
 
 
 def test_gae_of_lambda_0_is_the_temporal_difference():
-    generator = torch.Generator().manual_seed(1)
-    rewards, values = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    rewards, values = np.random.default_rng(1).standard_normal((2, 3, 4))
     advantages = generalised_advantages(rewards, values, 0.9, 0.0)
-    torch.testing.assert_close(advantages[:, :-1], rewards[:, :-1] + 0.9 * values[:, 1:] - values[:, :-1])
-    torch.testing.assert_close(advantages[:, -1], rewards[:, -1] - values[:, -1])
+    np.testing.assert_allclose(advantages[:, :-1], rewards[:, :-1] + 0.9 * values[:, 1:] - values[:, :-1])
+    np.testing.assert_allclose(advantages[:, -1], rewards[:, -1] - values[:, -1])
 
 
 def test_explained_variance():
-    actual = torch.tensor([1.0, 2.0, 3.0])
+    actual = np.array([1.0, 2.0, 3.0])
     assert explained_variance(actual, actual) == pytest.approx(1)
-    assert explained_variance(torch.full((3,), 2.0), actual) == pytest.approx(0)
-    assert explained_variance(actual, torch.ones(3)) == 0.0
+    assert explained_variance(np.full(3, 2.0), actual) == pytest.approx(0)
+    assert explained_variance(actual, np.ones(3)) == 0.0
+
+
+def slopes(function, at):
+    """Central differences of a function of a vector."""
+    steps = 1e-6 * np.eye(len(at))
+    return np.array([(function(at + step) - function(at - step)) / 2e-6 for step in steps])
+
+
+def test_the_slope_of_the_surrogate_is_that_of_the_clipped_ratio():
+    """All four cases: the ratio beyond the clip on either side, the advantage of either sign."""
+    log_ratio = np.array([-0.5, -0.5, 0.5, 0.5, 0.05, 0.05])
+    advantages = np.array([2.0, -2.0, 2.0, -2.0, 2.0, -2.0])
+    surrogate, slope, beyond = clipped_surrogate(log_ratio, advantages, 0.2)
+    ratio = np.exp(log_ratio)
+    np.testing.assert_allclose(surrogate, [2 * ratio[0], -1.6, 2.4, -2 * ratio[3], 2 * ratio[4], -2 * ratio[5]])
+    np.testing.assert_allclose(slope, slopes(lambda x: clipped_surrogate(x, advantages, 0.2)[0].sum(), log_ratio))
+    assert beyond.tolist() == [True, True, True, True, False, False]
+
+
+def test_path_consistency_is_zero_where_log_probabilities_are_scaled_scores_and_its_gradient_is_one():
+    rng = np.random.default_rng(0)
+    scores, log_probs = rng.standard_normal((2, 7))
+    assert path_consistency(3.0 * scores - 11.0, scores, 3.0)[0] == pytest.approx(0, abs=1e-20)
+    loss, gradient = path_consistency(log_probs, scores, 3.0)
+    assert loss == pytest.approx(0.5 * np.var(scores - log_probs / 3.0))
+    np.testing.assert_allclose(gradient, slopes(lambda x: path_consistency(x, scores, 3.0)[0], log_probs), atol=1e-8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,18 +20,27 @@ def small_policy(space) -> LSTMPolicy:
         return LSTMPolicy(space.diagram, embedding_size=4, hidden_size=8)
 
 
+def loss_and_gradient(policy: LSTMPolicy) -> tuple[float, torch.Tensor]:
+    """Of the sum of two architectures' log-probabilities."""
+    rollout, evaluation = policy.follow(np.array([[0, 1, 2, 3], [1, 1, 1, 1]]))
+    upstream = np.zeros_like(evaluation.outputs)
+    upstream[0] = 1
+    return float(rollout.log_probs.sum()), policy.gradient(evaluation, upstream)
+
+
+@pytest.mark.parametrize("poisons_loss", [False, True])
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e38])
-def test_a_poisoned_step_undoes_the_whole_update(space, poison):
+def test_a_poisoned_step_undoes_the_whole_update(space, poison, poisons_loss):
     policy = small_policy(space)
-    adam = GuardedAdam(policy, learning_rate=0.1, max_grad_norm=1.0)
-    genes = torch.tensor([[0, 1, 2, 3], [1, 1, 1, 1]])
-    adam.step(policy.evaluate(genes).log_probs.sum())
+    adam = GuardedAdam(policy.vector, learning_rate=0.1, max_grad_norm=1.0)
+    adam.step(*loss_and_gradient(policy))
     weights = {name: weight.clone() for name, weight in policy.state_dict().items()}
     moments = adam.state_dict()["state"][0]["exp_avg"].clone()
 
     adam.begin()
-    assert adam.step(policy.evaluate(genes).log_probs.sum())
-    assert not adam.step(policy.evaluate(genes).log_probs.sum() * poison * 10)
+    assert adam.step(*loss_and_gradient(policy))
+    loss, gradient = loss_and_gradient(policy)
+    assert not adam.step(loss * poison * 10 if poisons_loss else loss, gradient * poison * 10)
     assert adam.undone
     for name, weight in policy.state_dict().items():
         assert torch.equal(weight, weights[name]), name
@@ -66,8 +76,8 @@ def test_an_absurd_learning_rate_does_not_collapse_the_policy(space, run, factor
         [(proposed, diagnostics)] = run(controller, steps=1)
         history.append(diagnostics)
         assert (diagnostics["entropy"] < options.entropy_floor) == bool(diagnostics["entropy_collapsed"])
-        genes = torch.tensor([architecture.genes for architecture in proposed])
-        assert controller.policy.evaluate(genes).mean_entropy.item() >= options.entropy_floor / 2
+        genes = np.array([architecture.genes for architecture in proposed])
+        assert controller.policy.evaluate(genes).mean_entropy >= options.entropy_floor / 2
     collapsed = [bool(diagnostics["entropy_collapsed"]) for diagnostics in history]
     first = collapsed.index(True)  # the learning rate is meant to be too high
     assert history[first + 1]["entropy_weight"] == 2 * history[first]["entropy_weight"]
@@ -76,19 +86,18 @@ def test_an_absurd_learning_rate_does_not_collapse_the_policy(space, run, factor
 
 def test_a_saturated_policy_is_brought_back_above_half_the_floor(space):
     policy = small_policy(space)
-    with torch.no_grad():
-        policy.logit_bias[:, 0] += 1e6
-    genes = torch.tensor([[0, 0, 0, 0]])
+    policy.weights.logit_bias[:, 0] += 1e6
+    genes = np.array([[0, 0, 0, 0]])
     floor = EntropyFloor(0.1)
     collapsed = policy.evaluate(genes)
-    assert collapsed.mean_entropy.item() == 0
+    assert collapsed.mean_entropy == 0
     floor.apply(policy, collapsed)
-    assert policy.evaluate(genes).mean_entropy.item() >= 0.05
+    assert policy.evaluate(genes).mean_entropy >= 0.05
 
 
 def test_the_boost_doubles_below_the_floor_and_returns_to_1_above(space):
     policy = small_policy(space)
-    rollout = policy.evaluate(torch.tensor([[0, 0, 0, 0]]))
+    rollout = policy.evaluate(np.array([[0, 0, 0, 0]]))
     floor = EntropyFloor(2.0)  # above what four choices can have: always below the floor
     for expected in (2.0, 4.0, 8.0):
         floor.apply(policy, rollout)

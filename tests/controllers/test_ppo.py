@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from nas_engine.controllers.ppo import PPOController, PPOOptions
 
@@ -18,12 +18,12 @@ def test_finds_the_optimum_in_a_fraction_of_the_space(space, target, run, option
     assert target in proposed, f"not among {len(proposed)} of {space.size}"
 
 
-def test_the_policy_itself_learns_the_optimum(space, target, run):
-    """Not only a lucky draw: in the end the policy prefers the best genes at every decision."""
-    controller = PPOController(space, PPOOptions(learning_rate=0.015), seed=0)
-    run(controller, steps=20)
-    log_probs = controller.policy.evaluate(torch.tensor([target])).log_probs
-    assert log_probs.exp().min().item() > 0.5
+@pytest.mark.parametrize("seed", range(5))
+def test_the_policy_itself_learns_the_optimum(space, target, run, seed):
+    """Not only a lucky draw: after a quarter of the space, the policy draws the best nearly every second time."""
+    controller = PPOController(space, PPOOptions(learning_rate=0.015), seed)
+    run(controller, steps=8)
+    assert np.exp(controller.policy.evaluate(np.array([target])).log_probs.sum()) > 0.25
 
 
 def test_the_value_head_learns_to_predict_the_returns(space, run):

@@ -265,12 +265,12 @@ def test_a_policy_learns_from_scores_of_others(space: BlockSpace, target: tuple[
     """`PPOController.learn` needs no rewards in memory: scores of samples are enough."""
     controller = PPOController(space, PPOOptions(learning_rate=0.015))
     generator = torch.Generator().manual_seed(0)
-    goal = torch.tensor([target])
-    before = controller.policy.evaluate(goal).log_probs.sum().item()
+    goal = np.array([target])
+    before = controller.policy.evaluate(goal).log_probs.sum()
     for _ in range(15):
         genes = controller.policy.sample(48, generator)
-        controller.learn(genes, (genes == goal).double().mean(dim=1).numpy() - 0.5)
-    assert controller.policy.evaluate(goal).log_probs.sum().item() > before + 2.0
+        controller.learn(genes, (genes == goal).mean(axis=1) - 0.5)
+    assert controller.policy.evaluate(goal).log_probs.sum() > before + 2.0
     assert controller.proposer.seen.rewards == {}
 
 

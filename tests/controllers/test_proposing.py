@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from nas_engine.controllers.lstm import LSTMPolicy
+from nas_engine.controllers.lstm import FloatArray, IntArray, LSTMPolicy
 from nas_engine.controllers.proposing import Proposer
 from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 
@@ -17,8 +17,7 @@ def make(space: BlockSpace, certain_of: tuple[int, ...] | None = None, certainty
         torch.manual_seed(0)
         policy = LSTMPolicy(space.diagram, embedding_size=4, hidden_size=8)
     if certain_of:
-        with torch.no_grad():
-            policy.logit_bias[torch.arange(len(certain_of)), torch.tensor(certain_of)] = certainty
+        policy.weights.logit_bias[torch.arange(len(certain_of)), torch.tensor(certain_of)] = certainty
     return Proposer(space, policy, seed=0)
 
 
@@ -94,9 +93,8 @@ def nine_architectures():
     """A space, a policy that prefers some of it, and that policy's log-probabilities."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
     policy = make(space).policy
-    with torch.no_grad():
-        policy.logit_bias.copy_(torch.tensor([[0.3, 1.0, 0.0], [0.0, 0.4, 0.9]]))
-    return space, policy, lambda genes: policy.evaluate(genes).log_probs.detach().sum(dim=1)
+    policy.weights.logit_bias.copy_(torch.tensor([[0.3, 1.0, 0.0], [0.0, 0.4, 0.9]]))
+    return space, policy, lambda genes: policy.evaluate(genes).log_probs.sum(axis=1)
 
 
 def test_the_likeliest_of_several_draws_is_proposed():
@@ -108,7 +106,7 @@ def test_the_likeliest_of_several_draws_is_proposed():
         return [architecture.genes for _ in range(9) for architecture in proposer.propose(1)]
 
     every = [architecture.genes for architecture in space]
-    likeliest_first = [every[i] for i in log_probs(torch.tensor(every)).argsort(descending=True)]
+    likeliest_first = [every[i] for i in np.argsort(-log_probs(np.array(every)))]
     assert order(9) == likeliest_first
     assert order(1) != likeliest_first
     assert sorted(order(1)) == sorted(every)
@@ -119,8 +117,8 @@ def test_numbers_of_draws_take_turns_within_a_batch():
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=3))
     policy = make(space).policy
 
-    def log_probs(genes: torch.Tensor) -> torch.Tensor:
-        return -(genes @ torch.tensor([3, 1])).float()
+    def log_probs(genes: IntArray) -> FloatArray:
+        return -(genes @ np.array([3.0, 1.0]))
 
     every = sorted((architecture.genes for architecture in space), key=lambda genes: 3 * genes[0] + genes[1])
     seconds = set()
@@ -139,7 +137,7 @@ def test_numbers_of_draws_take_turns():
     any_other = False
     for step in range(9):
         [proposed] = proposer.propose(1)
-        likeliest = left[int(log_probs(torch.tensor(left)).argmax())]
+        likeliest = left[int(log_probs(np.array(left)).argmax())]
         assert step % 2 == 0 or proposed.genes == likeliest
         any_other |= proposed.genes != likeliest
         left.remove(proposed.genes)
