@@ -23,7 +23,7 @@ import torch
 from nas_engine.errors import StoreError
 from nas_engine.types import Architecture, Failure, FailureKind, Fidelity, Metrics, Outcome, StateDict, Trial
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (

@@ -2,82 +2,90 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from nas_engine.controllers.lstm import LSTMPolicy, Rollout
+from nas_engine.controllers.lstm import FloatArray, LSTMPolicy, Rollout
 from nas_engine.types import StateDict
 
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-5
 _LARGEST_BOOST = 1e3
 _MOST_HALVINGS = 60
 
 
 class GuardedAdam:
-    """Adam with a clipped gradient that never leaves a non-finite weight behind.
+    """Adam (Kingma & Ba 2015, algorithm 1) with a clipped gradient that never leaves a non-finite weight behind.
+
+    In NumPy: of a step of so small a network, `torch.optim.Adam` would take most of the time for its own bookkeeping.
 
     `begin` marks the state to go back to; a step that meets or makes a NaN or an infinity returns there.
+
+    Attributes:
+        grad_norm: L2 norm of the last gradient, before clipping.
+        undone: whether everything since `begin` was undone.
     """
 
-    def __init__(self, weights: Tensor, learning_rate: float, max_grad_norm: float) -> None:
-        """Set up Adam.
+    def __init__(self, weights: FloatArray, learning_rate: float, max_grad_norm: float) -> None:
+        """Start without moments.
 
         Args:
-            weights: what is trained, in place; one vector, because a step of a small network would otherwise spend most
-                of its time on going through its parameters one by one.
+            weights: what is trained, in place; float32 [weights].
             learning_rate: step size of Adam.
             max_grad_norm: gradients are scaled down to this L2 norm.
         """
-        self._weights = weights
-        self._max_grad_norm = max_grad_norm
-        self._adam = torch.optim.Adam([weights], lr=learning_rate, eps=1e-5, fused=True)
-        self.begin()
+        self._weights, self._learning_rate, self._max_grad_norm = weights, learning_rate, max_grad_norm
+        self.reset()
 
     def reset(self) -> None:
         """Forget all moments: the weights are new."""
-        self._adam.state.clear()
+        self._steps, self._mean, self._square = 0, np.zeros_like(self._weights), np.zeros_like(self._weights)
         self.begin()
 
     def begin(self) -> None:
         """Mark the current weights and moments as the ones to go back to."""
-        moments = {name: value.clone() for name, value in self._adam.state[self._weights].items()}
-        self._saved = self._weights.clone(), moments
+        self._saved = self._steps, self._mean.copy(), self._square.copy(), self._weights.copy()
         self.grad_norm, self.undone = 0.0, False
 
-    def step(self, loss: float, gradient: Tensor) -> bool:
+    @np.errstate(over="ignore", invalid="ignore")  # that is what it guards against
+    def step(self, loss: float, gradient: FloatArray) -> bool:
         """Descend once.
 
         Args:
             loss: what is descended.
-            gradient: of it, with respect to the weights; scaled in place.
+            gradient: of it, with respect to the weights.
 
         Returns:
             False where a weight would have become non-finite: everything since `begin` is undone.
         """
-        self.grad_norm = float(torch.linalg.vector_norm(gradient))
+        self.grad_norm = float(np.linalg.norm(gradient))
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
-            self._weights.grad = gradient.mul_(min(self._max_grad_norm / (self.grad_norm + 1e-6), 1.0))
-            self._adam.step()
-            if math.isfinite(float(self._weights.abs().max())):
+            self._descend(gradient * min(self._max_grad_norm / (self.grad_norm + 1e-6), 1.0))
+            if math.isfinite(float(np.abs(self._weights).max())):
                 return True
-        self._undo()
+        self._steps, self._mean, self._square, self._weights[:] = self._saved
+        self.undone = True
         return False
 
     def state_dict(self) -> StateDict:
-        """Moments and step counts."""
-        return copy.deepcopy(self._adam.state_dict())
+        """A copy of moments and step count."""
+        mean, square = torch.from_numpy(self._mean.copy()), torch.from_numpy(self._square.copy())
+        return {"steps": self._steps, "mean": mean, "square": square}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
-        self._adam.load_state_dict(copy.deepcopy(state))
+        self._steps = int(state["steps"])
+        self._mean, self._square = state["mean"].numpy().copy(), state["square"].numpy().copy()
 
-    def _undo(self) -> None:
-        weights, moments = self._saved
-        self._weights.copy_(weights)
-        self._adam.state[self._weights] = moments
-        self.undone = True
+    def _descend(self, gradient: FloatArray) -> None:
+        self._steps += 1
+        self._mean += (1 - _BETAS[0]) * (gradient - self._mean)
+        self._square += (1 - _BETAS[1]) * (np.square(gradient) - self._square)
+        mean = self._mean / (1 - _BETAS[0] ** self._steps)
+        deviation = np.sqrt(self._square / (1 - _BETAS[1] ** self._steps))
+        self._weights -= self._learning_rate * mean / (deviation + _EPSILON)
 
 
 class EntropyFloor:

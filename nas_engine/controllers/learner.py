@@ -117,7 +117,7 @@ class Learner:
         last = max(int(np.argmax(here)), self._options.initial_design - 1) if len(here) else 0
         if self._options.patience and len(here) - 1 - last >= self._options.patience:
             self._start, self._restarts = len(known), self._restarts + 1
-            self.policy.vector.copy_(self._fresh_policy(self.proposer.new_seed()).vector)
+            self.policy.vector[:] = self._fresh_policy(self.proposer.new_seed()).vector
             self._adam.reset()
 
     def begin(self, genes: IntArray) -> Rollout:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas_engine.ops.lstm_policy import (
     Evaluation,
     Policy,
     PolicySize,
+    PolicyWeights,
     policy_evaluate,
     policy_gradient,
     policy_sample,
@@ -72,7 +73,6 @@ class LSTMPolicy:
 
     Attributes:
         vector: all weights, float32 [weights].
-        weights: the same by their names, views of it.
     """
 
     def __init__(
@@ -96,8 +96,7 @@ class LSTMPolicy:
         self._size = PolicySize(len(diagram.choices), diagram.transitions.shape[1], embedding_size, hidden_size)
         self._transitions = np.ascontiguousarray(diagram.transitions)
         self._temperature, self._tanh_constant = temperature, tanh_constant
-        self.vector = torch.zeros(weight_count(self._size))
-        self.weights = weight_views(self._size, self.vector)
+        self.vector = np.zeros(weight_count(self._size), dtype=np.float32)
         self._draw_weights(hidden_size)
 
     def sample(self, n: int, generator: torch.Generator, bonus: FloatArray | None = None) -> IntArray:
@@ -121,7 +120,7 @@ class LSTMPolicy:
         log_probs, entropies, values = evaluation.outputs
         return Rollout(genes, log_probs, entropies, values, evaluation.open), evaluation
 
-    def gradient(self, evaluation: Evaluation, upstream: FloatArray) -> Tensor:
+    def gradient(self, evaluation: Evaluation, upstream: FloatArray) -> FloatArray:
         """The gradient of a loss with respect to `vector`.
 
         Args:
@@ -129,7 +128,7 @@ class LSTMPolicy:
             upstream: the loss's gradient with respect to log-probabilities, entropies and values, float32
                 [3, n, decisions].
         """
-        return torch.from_numpy(policy_gradient(self._policy, evaluation, upstream))
+        return policy_gradient(self._policy, evaluation, upstream)
 
     def scale_logits(self, factor: float) -> None:
         """Multiply all logits, before temperature and squashing, by `factor`; below 1 it raises the entropy."""
@@ -137,17 +136,22 @@ class LSTMPolicy:
         self.weights.logit_bias.mul_(factor)
 
     def state_dict(self) -> StateDict:
-        """A copy of the weights, by the names of PyTorch's modules."""
-        return {name: weight.clone() for name, weight in zip(_STATE_NAMES, self.weights, strict=True)}
+        """A copy of the weights, by their names."""
+        return {name: weight.clone() for name, weight in self.weights._asdict().items()}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
-        for name, weight in zip(_STATE_NAMES, self.weights, strict=True):
+        for name, weight in self.weights._asdict().items():
             weight.copy_(state[name])
 
     @property
-    def _policy(self) -> Policy:  # not kept: in a deep copy its array would no longer be that of `vector`
-        return Policy(self._size, self.vector.numpy(), self._transitions, self._temperature, self._tanh_constant)
+    def weights(self) -> PolicyWeights:
+        """The weights by their names: tensors that share the memory of `vector`."""
+        return weight_views(self._size, torch.from_numpy(self.vector))
+
+    @property
+    def _policy(self) -> Policy:
+        return Policy(self._size, self.vector, self._transitions, self._temperature, self._tanh_constant)
 
     def _draw_weights(self, hidden_size: int) -> None:
         """As PyTorch's modules start (embeddings normal, LSTM uniform), but for the output layers."""
@@ -158,18 +162,3 @@ class LSTMPolicy:
             weight.uniform_(-bound, bound)
         for weight in [*weights.logit_weight, weights.value_weight]:
             nn.init.orthogonal_(weight, gain=0.01)
-
-
-_STATE_NAMES = (
-    "decision_embedding",
-    "logit_weight",
-    "logit_bias",
-    "choice_embedding.weight",
-    "lstm.weight_ih_l0",
-    "lstm.weight_hh_l0",
-    "lstm.bias_ih_l0",
-    "lstm.bias_hh_l0",
-    "value_head.weight",
-    "value_head.bias",
-)
-"""Of the parts of `PolicyWeights`, in their order."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nas_engine.controllers.guards import EntropyFloor, GuardedAdam
-from nas_engine.controllers.lstm import LSTMPolicy
+from nas_engine.controllers.lstm import FloatArray, LSTMPolicy
 from nas_engine.controllers.ppo import PPOController, PPOOptions
 from nas_engine.controllers.reinforce import ReinforceController, ReinforceOptions
 
@@ -20,7 +20,7 @@ def small_policy(space) -> LSTMPolicy:
         return LSTMPolicy(space.diagram, embedding_size=4, hidden_size=8)
 
 
-def loss_and_gradient(policy: LSTMPolicy) -> tuple[float, torch.Tensor]:
+def loss_and_gradient(policy: LSTMPolicy) -> tuple[float, FloatArray]:
     """Of the sum of two architectures' log-probabilities."""
     rollout, evaluation = policy.follow(np.array([[0, 1, 2, 3], [1, 1, 1, 1]]))
     upstream = np.zeros_like(evaluation.outputs)
@@ -35,16 +35,39 @@ def test_a_poisoned_step_undoes_the_whole_update(space, poison, poisons_loss):
     adam = GuardedAdam(policy.vector, learning_rate=0.1, max_grad_norm=1.0)
     adam.step(*loss_and_gradient(policy))
     weights = {name: weight.clone() for name, weight in policy.state_dict().items()}
-    moments = adam.state_dict()["state"][0]["exp_avg"].clone()
+    moments = adam.state_dict()
 
     adam.begin()
     assert adam.step(*loss_and_gradient(policy))
     loss, gradient = loss_and_gradient(policy)
-    assert not adam.step(loss * poison * 10 if poisons_loss else loss, gradient * poison * 10)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gradient *= poison * 10
+    assert not adam.step(loss * poison * 10 if poisons_loss else loss, gradient)
     assert adam.undone
     for name, weight in policy.state_dict().items():
         assert torch.equal(weight, weights[name]), name
-    assert torch.equal(adam.state_dict()["state"][0]["exp_avg"], moments)
+    assert adam.state_dict()["steps"] == moments["steps"] == 1
+    assert torch.equal(adam.state_dict()["mean"], moments["mean"])
+    assert torch.equal(adam.state_dict()["square"], moments["square"])
+
+
+def test_a_step_is_that_of_adam_with_a_clipped_gradient():
+    """The same weights as with torch.optim.Adam and clip_grad_norm_, also after the moments were saved and loaded."""
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal(50).astype(np.float32)
+    expected = torch.nn.Parameter(torch.from_numpy(weights.copy()))
+    reference = torch.optim.Adam([expected], lr=0.1, eps=1e-5)
+    adam = GuardedAdam(weights, learning_rate=0.1, max_grad_norm=5.0)
+    for step in range(6):
+        gradient = generator.standard_normal(50).astype(np.float32) * step
+        expected.grad = torch.from_numpy(gradient.copy())
+        norm = torch.nn.utils.clip_grad_norm_([expected], 5.0)
+        reference.step()
+        assert adam.step(1.0, gradient)
+        assert adam.grad_norm == pytest.approx(float(norm))
+        np.testing.assert_allclose(weights, expected.detach().numpy(), atol=1e-6)
+        state, adam = adam.state_dict(), GuardedAdam(weights, learning_rate=0.1, max_grad_norm=5.0)
+        adam.load_state_dict(state)
 
 
 @pytest.mark.parametrize("factory", [ReinforceController, PPOController])
