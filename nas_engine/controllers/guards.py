@@ -104,8 +104,8 @@ class EntropyFloor:
         """Start without a boost."""
         self.floor, self.boost = floor, 1.0
 
-    def apply(self, policy: LSTMPolicy, rollout: Rollout) -> None:
-        """Act where the policy has become too certain.
+    def apply(self, policy: LSTMPolicy, rollout: Rollout) -> float:
+        """Act where the policy has become too certain; returns its entropy then, nats a decision.
 
         Args:
             policy: its logits may be scaled down.
@@ -118,3 +118,4 @@ class EntropyFloor:
                 break
             policy.scale_logits(0.5)
             entropy = policy.evaluate(rollout.genes).mean_entropy
+        return entropy

@@ -173,16 +173,17 @@ class Learner:
 
         Returns:
             ``entropy`` (nats a decision after the update, over the decisions that had more than one open choice),
-            ``entropy_collapsed`` (1 where that is below the floor), ``entropy_weight``,
+            ``entropy_floored`` (the same once the floor has acted: of the policy that proposes next),
+            ``entropy_collapsed`` (1 where ``entropy`` is below the floor), ``entropy_weight``,
             ``approx_kl`` (nats a decision, of the whole update), ``grad_norm`` (before clipping),
             ``repeated_proposals`` (share of draws that were known already), ``nan_guard`` (1 where the update was
             undone) and ``restarts`` (fresh starts so far, see `patience`).
         """
         after = self.policy.evaluate(before.genes)
         entropy, entropy_weight = after.mean_entropy, self.entropy_weight
-        self._floor.apply(self.policy, after)
         return {
             "entropy": entropy,
+            "entropy_floored": self._floor.apply(self.policy, after),
             "entropy_collapsed": float(entropy < self._options.entropy_floor),
             "entropy_weight": entropy_weight,
             "approx_kl": approx_kl(after, before),

@@ -61,8 +61,8 @@ class SeedResult:
         seconds_to_optimum: simulated seconds until then, or None.
         spent: evaluations in all, those after the budget included.
         improvements: (evaluations, simulated seconds, reward) whenever a better reward was seen.
-        entropy_last: entropy in nats a decision after the last update, where the method reports it.
-        entropy_lowest: the lowest after any update.
+        entropy_last: entropy, nats a decision, of the policy that the last update left, where the method reports it.
+        entropy_lowest: the lowest that any update left.
         wall_seconds: what it took here.
     """
 
@@ -147,7 +147,7 @@ class _Run:
         return True
 
     def note(self, diagnostics: Any) -> None:
-        entropy = diagnostics.get("entropy")
+        entropy = diagnostics.get("entropy_floored", diagnostics.get("entropy"))
         if entropy is not None:
             self._result.entropy_last = float(entropy)
             lowest = self._result.entropy_lowest

@@ -99,6 +99,7 @@ def test_an_absurd_learning_rate_does_not_collapse_the_policy(space, run, factor
         [(proposed, diagnostics)] = run(controller, steps=1)
         history.append(diagnostics)
         assert (diagnostics["entropy"] < options.entropy_floor) == bool(diagnostics["entropy_collapsed"])
+        assert diagnostics["entropy_floored"] >= max(diagnostics["entropy"], options.entropy_floor / 2)
         genes = np.array([architecture.genes for architecture in proposed])
         assert controller.policy.evaluate(genes).mean_entropy >= options.entropy_floor / 2
     collapsed = [bool(diagnostics["entropy_collapsed"]) for diagnostics in history]
@@ -114,8 +115,9 @@ def test_a_saturated_policy_is_brought_back_above_half_the_floor(space):
     floor = EntropyFloor(0.1)
     collapsed = policy.evaluate(genes)
     assert collapsed.mean_entropy == 0
-    floor.apply(policy, collapsed)
-    assert policy.evaluate(genes).mean_entropy >= 0.05
+    left = floor.apply(policy, collapsed)
+    assert left == policy.evaluate(genes).mean_entropy
+    assert left >= 0.05
 
 
 def test_the_boost_doubles_below_the_floor_and_returns_to_1_above(space):

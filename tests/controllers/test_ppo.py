@@ -74,6 +74,7 @@ def test_reports_every_diagnostic(space, run):
         "clip_fraction",
         "entropy",
         "entropy_collapsed",
+        "entropy_floored",
         "entropy_weight",
         "explained_variance",
         "grad_norm",

@@ -49,6 +49,7 @@ def test_reports_every_diagnostic(space, run):
         "baseline",
         "entropy",
         "entropy_collapsed",
+        "entropy_floored",
         "entropy_weight",
         "grad_norm",
         "nan_guard",
