@@ -173,21 +173,22 @@ def test_a_sampler_whose_packages_are_missing_is_an_error_at_once(blocks, monkey
 
 
 def test_tpe_suggests_what_a_new_sampler_for_each_trial_suggests(blocks, monkeypatch):
-    def search(rounds):
+    def search():
+        """Twelve at a time: the last two of the first are suggested before any reward is known."""
         controller, proposed = OptunaController(blocks, seed=3), []
-        for _ in range(rounds):
-            proposed += controller.propose(2)
-            controller.update(proposed[-2:], [float(sum(a.genes)) for a in proposed[-2:]])
+        for _ in range(3):
+            proposed += controller.propose(12)
+            controller.update(proposed[-12:], [float(sum(a.genes)) for a in proposed[-12:]])
         return proposed
 
-    reused = search(15)
+    reused = search()
 
     def new_sampler(self, trial_number=0):
         seed = int(np.random.SeedSequence([self.seed, trial_number]).generate_state(1)[0])
         return optuna.samplers.TPESampler(n_startup_trials=self.options.n_startup, seed=seed)
 
     monkeypatch.setattr(OptunaController, "_sampler", new_sampler)
-    assert search(15) == reused
+    assert search() == reused
 
 
 def test_choices_are_to_optuna_what_its_own_are():
