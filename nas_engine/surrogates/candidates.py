@@ -24,9 +24,9 @@ def some_unseen(seen: SeenArchitectures, rng: np.random.Generator) -> list[Archi
     """Canonical forms of a thousand random architectures and of the neighbours of the ten best known, if unseen."""
     best = heapq.nlargest(_BEST_WITH_NEIGHBOURS, seen.rewards, key=seen.rewards.__getitem__)
     around = [neighbour for architecture in best for neighbour in seen.space.neighbours(architecture)]
-    drawn = [seen.space.sample(rng) for _ in range(_DRAWN)]
-    forms = dict.fromkeys(seen.space.canonical(architecture) for architecture in [*around, *drawn])
-    return [architecture for architecture in forms if architecture not in seen]
+    drawn = seen.space.samples(rng, _DRAWN)
+    forms = list(dict.fromkeys(seen.space.canonical(architecture) for architecture in [*around, *drawn]))
+    return [forms[position] for position in seen.unseen_among(forms)]
 
 
 class ListedSpace:

@@ -59,7 +59,7 @@ class RewardModel:
         """
         self._length_scales = tuple(length_scales)
         self._features = features_of(space)
-        differing = np.arange(len(space.decisions), -1, -1)
+        differing = np.arange(len(space.decisions), -1, -1)  # genes, where none, one, two ... are equal
         self._shared_by_equal = _CONSTANT_WEIGHT + _GENES_WEIGHT * np.exp(-differing / (len(space.decisions) / 3))
         self._choices = np.concatenate([np.arange(len(decision.choices)) for decision in space.decisions])
         self._decision_of_choice = np.repeat(

@@ -17,6 +17,7 @@ from nas_engine.spaces.features import features_of
 from nas_engine.spaces.mobilenet import MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Space
 from nas_engine.surrogates import ensemble
+from nas_engine.surrogates import ensemble
 from nas_engine.surrogates.ensemble import LENGTH_SCALES, RewardModel
 from nas_engine.testing.block_space import BlockSpace
 from nas_engine.types import ImageShape
@@ -244,6 +245,12 @@ def test_one_penalty_does_not_hide_the_differences_above_it() -> None:
     before, after = log_rank_scores(rewards), log_rank_scores(np.append(rewards, -1e9))
     assert np.corrcoef(before, after[:-1])[0, 1] > 0.999
     assert after.argmin() == 20
+
+
+def test_a_kernel_without_a_factor_is_an_error(cells: NASBench201Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "_NOISE", -9.0)
+    with pytest.raises(np.linalg.LinAlgError, match="5 architectures"):
+        RewardModel(cells).fit(drawn(cells, 5, seed=14), np.arange(5.0))
 
 
 def test_what_is_not_finite_is_refused(cells: NASBench201Space) -> None:
