@@ -17,7 +17,6 @@ from nas_engine.spaces.features import features_of
 from nas_engine.spaces.mobilenet import MobileNetSpace
 from nas_engine.spaces.nasbench201 import NASBench201Space
 from nas_engine.surrogates import ensemble
-from nas_engine.surrogates import ensemble
 from nas_engine.surrogates.ensemble import LENGTH_SCALES, RewardModel
 from nas_engine.testing.block_space import BlockSpace
 from nas_engine.types import ImageShape
