@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from record import Row, arguments, write_rows
 
-from nas_engine.controllers.ppo_model import PPOModelController, PPOModelOptions
+from nas_engine.controllers.ppo_model import Candidates, PPOModelController, PPOModelOptions
 from nas_engine.proxies.base import ProxyScores
+from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.methods import Method
@@ -41,12 +42,12 @@ class RandomStart(PPOModelController):
 class ImprovementPerSecond(PPOModelController):
     """Expected improvement (`acquisition: ei`) over the true seconds that it costs."""
 
-    def _acquisition(self, architectures: list[Architecture], optimism: float) -> dict[Architecture, float]:
-        values = super()._acquisition(architectures, optimism)
+    def _acquisition(self, candidates: Candidates, optimism: float) -> FloatArray:
         assert isinstance(self.space, TableSpace)
         assert self.space.table.costs is not None
-        logs = np.log(self.space.table.costs)
-        return {a: value - float(logs[self.space.row_of(a.genes)]) for a, value in values.items()}
+        rows = self.space.rows_of(self.space.genes(candidates.architectures))
+        improvement: FloatArray = super()._acquisition(candidates, optimism) - np.log(self.space.table.costs[rows])
+        return improvement
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,18 @@ def ranks(rewards: FloatArray, known: FloatArray) -> FloatArray:
 
     Any increasing transformation of the rewards leaves the scores as they are: no unit, no outlier matters.
     """
+    return 2 * middles(rewards, known) / max(len(known), 1) - 1.0
+
+
+def middles(rewards: FloatArray, known: FloatArray) -> FloatArray:
+    """How many of the known rewards are below each of `rewards` [n], with half of those equal to it, [n].
+
+    Where `rewards` are the known ones themselves, that is their rank from 1 less a half; equals share the mean rank.
+    """
     ordered = np.sort(known)
     below, up_to = np.searchsorted(ordered, rewards, "left"), np.searchsorted(ordered, rewards, "right")
-    scores: FloatArray = (below + up_to) / max(len(known), 1) - 1.0
-    return scores
+    middle: FloatArray = (below + up_to) / 2
+    return middle
 
 
 def standardised(rewards: FloatArray, known: FloatArray) -> FloatArray:
@@ -54,8 +62,6 @@ def log_rank_scores(rewards: FloatArray) -> FloatArray:
     Any increasing transformation of the rewards gives the same scores, and differences among the best count most:
     a model of them need not spend itself on how bad the bad ones are. Equal rewards share their mean rank.
     """
-    ordered = np.sort(-rewards)
-    better, up_to = np.searchsorted(ordered, -rewards, "left"), np.searchsorted(ordered, -rewards, "right")
-    scores = -np.log((better + up_to) / 2)  # the mean rank of equals, from 1, less a half
+    scores = -np.log(middles(-rewards, -rewards))
     centred: FloatArray = scores - scores.mean()
     return centred / max(float(centred.std()), 1e-9)

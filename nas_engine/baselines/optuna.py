@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.search_space import IntersectionSearchSpace
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field
 
@@ -24,6 +23,40 @@ from nas_engine.types import Architecture, StateDict
 _STUDY = "nas_engine"
 _ASKS = 5
 _LARGEST_REWARD = 1e100  # the Gaussian process squares rewards
+
+
+class CategoricalDistribution(optuna.distributions.CategoricalDistribution):
+    """Choices that are compared and copied at once; Optuna does both for every parameter of every trial.
+
+    Under Optuna's name for it, which is what a study is written down with.
+    """
+
+    choices: tuple[str, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the choices are the same."""
+        if self is other:
+            return True
+        return isinstance(other, optuna.distributions.CategoricalDistribution) and self.choices == other.choices
+
+    __hash__ = optuna.distributions.CategoricalDistribution.__hash__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CategoricalDistribution:
+        """Itself: it does not change."""
+        return self
+
+
+class _TPESampler(optuna.samplers.TPESampler):
+    """TPE that can be seeded again: to build it takes a sixth of a search, to seed it nothing.
+
+    What it remembers besides is what all trials have in common, which is a function of the trials.
+    """
+
+    def reseed(self, seed: int) -> _TPESampler:
+        """Draw from now on as a new sampler of this seed does; returns itself."""
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
+        return self
 
 
 class OptunaOptions(Options):
@@ -49,7 +82,7 @@ class OptunaController:
     only, it is told the remembered reward: a new point for the model. Otherwise the trial is no news and counts as
     failed. After five such suggestions in a row a random unseen architecture is enqueued.
 
-    Each question is put to a fresh sampler seeded by the controller's seed and the number of the trial, so that the
+    Each question is put to a sampler freshly seeded by the controller's seed and the number of the trial, so that the
     trials are the whole state and a resumed search continues exactly.
 
     Attributes:
@@ -70,12 +103,12 @@ class OptunaController:
             MissingExtraError: the sampler needs a package that is not installed.
         """
         self.space, self.options, self.seed = space, options, seed
-        self._sampler()  # a sampler that cannot be built must fail now, not in the middle of a search
         self._distributions: dict[str, BaseDistribution] = {
             decision.name: CategoricalDistribution(decision.choices) for decision in space.decisions
         }
         self._rng = np.random.default_rng(seed)
         self._clear()
+        self._sampler()  # a sampler that cannot be built must fail now, not in the middle of a search
 
     def propose(self, n: int) -> list[Architecture]:
         """`n` canonical architectures, unseen while there are any."""
@@ -125,7 +158,7 @@ class OptunaController:
             self.study = optuna.create_study(storage=self._storage, study_name=_STUDY, direction="maximize")
         self._study_id = self._storage.get_study_id_from_name(_STUDY)
         self._seen = SeenArchitectures(self.space)
-        self._common = IntersectionSearchSpace(include_pruned=True)
+        self._tpe = _TPESampler(n_startup_trials=self.options.n_startup)
         self._running: dict[Architecture, int] = {}
         self._answered: set[tuple[int, ...]] = set()  # suggestions that the study knows the reward of
 
@@ -142,10 +175,7 @@ class OptunaController:
         return self._enqueue(self._seen.draw(self._rng))
 
     def _ask(self) -> optuna.Trial:
-        self.study.sampler = sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
-        if isinstance(sampler, optuna.samplers.TPESampler):
-            # What all trials have in common is a function of the trials that half of the time would go into afresh.
-            sampler._search_space = self._common
+        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
         return self.study.ask(self._distributions)
 
     def _answer(self, number: int, suggested: tuple[int, ...]) -> None:
@@ -185,7 +215,7 @@ class OptunaController:
         if self.options.sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(population_size=n_startup, seed=seed)
         if self.options.sampler == "tpe":
-            return optuna.samplers.TPESampler(n_startup_trials=n_startup, seed=seed)
+            return self._tpe.reseed(seed)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -200,10 +230,11 @@ class OptunaController:
     def _project(self, genes: Sequence[int]) -> Architecture:
         diagram, state, valid = self.space.diagram, 0, []
         for gene in genes:
-            allowed = np.flatnonzero(diagram.allowed[state])
-            nearest = int(allowed[np.abs(allowed - gene).argmin()])
-            state = int(diagram.transitions[state, nearest])
-            valid.append(nearest)
+            if not diagram.allowed[state, gene]:
+                allowed = np.flatnonzero(diagram.allowed[state])
+                gene = int(allowed[np.abs(allowed - gene).argmin()])
+            state = int(diagram.transitions[state, gene])
+            valid.append(gene)
         return Architecture(self.space.name, tuple(valid))
 
     def _genes(self, params: dict[str, Any]) -> tuple[int, ...]:

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from nas_engine.baselines.remembering import RememberingController
 from nas_engine.options import Options
+from nas_engine.scores import middles
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.surrogates.candidates import ListedSpace, some_unseen
 from nas_engine.surrogates.linear import LinearBasis, posterior_weights
@@ -59,7 +59,8 @@ class ThompsonController(RememberingController):
 
     def _best_for(self, weights: npt.NDArray[np.float32]) -> Architecture | None:
         if self._listed is not None:
-            values = np.where(self._listed.unseen(self._seen), self._listed.features @ weights, -np.inf)
+            values = self._listed.sparse_features @ weights
+            values[self._listed.seen_positions(self._seen)] = -np.inf
             return self._listed.architectures[int(np.argmax(values))]
         unseen = some_unseen(self._seen, self._rng)
         return unseen[int(np.argmax(self._features(unseen) @ weights))] if unseen else None
@@ -67,7 +68,7 @@ class ThompsonController(RememberingController):
     def _draw_weights(self) -> npt.NDArray[np.float32]:
         known = self._seen.rewards
         rewards = np.array(list(known.values()))
-        scores = ndtri((rankdata(rewards) - 0.5) / len(rewards))
+        scores = ndtri(middles(rewards, rewards) / len(rewards))
         scores = (scores - scores.mean()) / max(float(scores.std()), 1e-9)
         return posterior_weights(self._features(list(known)), scores, self.options.noise, self._rng)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,38 @@ class PPOModelOptions(Options):
     proxy_candidates: int = Field(
         16, ge=1, description="most promising architectures whose proxies are computed before each proposal"
     )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Architectures that may be proposed, and what the model expects of them.
+
+    Attributes:
+        architectures: in canonical form, no two equal.
+        mean: of the score that is expected, [n].
+        deviation: standard deviation of it, [n].
+    """
+
+    architectures: list[Architecture]
+    mean: FloatArray
+    deviation: FloatArray
+
+    def bounds(self, optimism: float) -> FloatArray:
+        """Upper confidence bounds, [n]: `optimism` deviations above the mean."""
+        return self.mean + optimism * self.deviation
+
+    def at(self, positions: list[int]) -> Candidates:
+        """Those at `positions`, in that order."""
+        architectures = [self.architectures[position] for position in positions]
+        return Candidates(architectures, self.mean[positions], self.deviation[positions])
+
+    def __add__(self, more: Candidates) -> Candidates:
+        """These and others."""
+        return Candidates(
+            self.architectures + more.architectures,
+            np.concatenate([self.mean, more.mean]),
+            np.concatenate([self.deviation, more.deviation]),
+        )
 
 
 class PPOModelController:
@@ -189,7 +222,7 @@ class PPOModelController:
     def _learn(self, optimism: float) -> None:
         """One round: imagine, score, learn."""
         genes, imagined = self._imagine()
-        bounds = self._bounds(imagined, optimism)
+        bounds = self._predicted(imagined).bounds(optimism)
         known = sum(architecture in self._seen for architecture in imagined) / len(imagined)
         self._learned = {**self._ppo.learn(genes, ranks(bounds, bounds)), "repeated_proposals": known}
 
@@ -198,53 +231,52 @@ class PPOModelController:
         genes = self.policy.sample(self.options.imagined, self._generator)
         return genes, [self.space.canonical(Architecture(self.space.name, tuple(row))) for row in genes.tolist()]
 
-    def _bounds(self, architectures: Sequence[Architecture], optimism: float) -> FloatArray:
-        mean, deviation = self._predict(architectures)
-        return mean + optimism * deviation
-
     def _best_unseen(self, imagined: list[Architecture], optimism: float) -> Architecture | None:
         """The unseen architecture that the acquisition prefers, claimed; None where all that come to mind are seen."""
-        values = self._acquisition(list(self._candidates(imagined, optimism)), optimism)
+        candidates = self._candidates(imagined, optimism)
         if self._proxies is not None:
-            values = self._looked_at(values, optimism)
-        unseen = [architecture for architecture in values if architecture not in self._seen]
-        if not unseen:
+            candidates = self._looked_at(candidates, optimism)
+        unseen = candidates.at(self._seen.unseen_among(candidates.architectures))
+        if not unseen.architectures:
             return None
-        best = max(unseen, key=values.__getitem__)
+        top = int(np.argmax(self._acquisition(unseen, optimism)))
+        best = unseen.architectures[top]
         self._seen.claim(best)
-        self._expected[best] = float(self._predict([best])[0][0])
+        self._expected[best] = float(unseen.mean[top])
         return best
 
-    def _candidates(self, imagined: list[Architecture], optimism: float) -> dict[Architecture, float]:
-        """What is imagined, and neighbours of the best of it and of the best known, with their bounds."""
-        imagined = list(dict.fromkeys(imagined))
-        bounds = dict(zip(imagined, self._bounds(imagined, optimism), strict=True))
+    def _candidates(self, imagined: list[Architecture], optimism: float) -> Candidates:
+        """What is imagined, and neighbours of the best of it and of the best known."""
+        listed = dict.fromkeys(imagined)
+        candidates = self._predicted(list(listed))
+        best_known = self._ppo.proposer.best(self.options.climbs)
         for _ in range(2 if self.options.climbs else 0):
-            tops = sorted(bounds, key=bounds.__getitem__, reverse=True)[: self.options.climbs]
-            centres = [*tops, *self._ppo.proposer.best(self.options.climbs)]
+            tops = np.argsort(-candidates.bounds(optimism), kind="stable")[: self.options.climbs]
+            centres = [*(candidates.architectures[top] for top in tops), *best_known]
             around = (self.space.canonical(a) for centre in centres for a in self.space.neighbours(centre))
-            fresh = [architecture for architecture in dict.fromkeys(around) if architecture not in bounds]
-            if fresh:
-                bounds.update(zip(fresh, self._bounds(fresh, optimism), strict=True))
-        return bounds
+            listed |= dict.fromkeys(around)  # those that are listed already keep their places
+            candidates += self._predicted(list(listed)[len(candidates.architectures) :])
+        return candidates
 
-    def _acquisition(self, architectures: list[Architecture], optimism: float) -> dict[Architecture, float]:
-        """What each architecture promises; the largest value is proposed."""
-        if not architectures:
-            return {}
-        mean, deviation = self._predict(architectures)
+    def _acquisition(self, candidates: Candidates, optimism: float) -> FloatArray:
+        """What each architecture promises, [n]; the largest value is proposed."""
         if self.options.acquisition == "ei":
             best = log_rank_scores(np.array(list(self._seen.rewards.values()))).max()
-            return dict(zip(architectures, log_expected_improvement(mean - best, deviation), strict=True))
-        return dict(zip(architectures, mean + optimism * deviation, strict=True))
+            return log_expected_improvement(candidates.mean - best, candidates.deviation)
+        return candidates.bounds(optimism)
 
-    def _looked_at(self, values: dict[Architecture, float], optimism: float) -> dict[Architecture, float]:
-        """Values of the most promising unseen architectures, their proxies computed, and of all others so known."""
+    def _looked_at(self, candidates: Candidates, optimism: float) -> Candidates:
+        """The most promising unseen architectures, their proxies computed, and all others so known.
+
+        All are predicted anew: what was computed last changes how every architecture stands by its proxies.
+        """
         assert self._proxies is not None
-        unseen = [architecture for architecture in values if architecture not in self._seen]
-        self._proxies.compute(heapq.nlargest(self.options.proxy_candidates, unseen, key=values.__getitem__))
-        known = [architecture for architecture in self._proxies.values if architecture not in self._seen]
-        return self._acquisition(known, optimism)
+        values = self._acquisition(candidates, optimism)
+        unseen = self._seen.unseen_among(candidates.architectures)
+        promising = heapq.nlargest(self.options.proxy_candidates, unseen, key=values.__getitem__)
+        self._proxies.compute(candidates.at(promising).architectures)
+        known = list(self._proxies.values)
+        return self._predicted([known[position] for position in self._seen.unseen_among(known)])
 
     def _best_by_proxies(self) -> Architecture | None:
         """The best unseen architecture of a random pool, by the mean rank of its proxies; None without proxies."""
@@ -256,8 +288,11 @@ class PPOModelController:
         best = (self._seen.claim(architecture) for architecture in self._proxies.best(self.options.proxy_pool))
         return next((architecture for architecture in best if architecture is not None), None)
 
-    def _predict(self, architectures: Sequence[Architecture]) -> tuple[FloatArray, FloatArray]:
-        return self._model.predict(self.space.genes(architectures), self._normal_scores(architectures))
+    def _predicted(self, architectures: list[Architecture]) -> Candidates:
+        if not architectures:
+            return Candidates([], np.empty(0), np.empty(0))
+        mean, deviation = self._model.predict(self.space.genes(architectures), self._normal_scores(architectures))
+        return Candidates(architectures, mean, deviation)
 
     def _normal_scores(self, architectures: Sequence[Architecture]) -> FloatArray | None:
         return None if self._proxies is None else self._proxies.normal_scores(architectures)

@@ -181,6 +181,10 @@ class SearchSpace(ABC):
         """An architecture drawn uniformly from all valid ones."""
         return Architecture(self.name, self.diagram.sample(rng))
 
+    def samples(self, rng: np.random.Generator, count: int) -> list[Architecture]:
+        """As many calls of `sample`, for spaces that can do them at once."""
+        return [self.sample(rng) for _ in range(count)]
+
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All valid architectures that differ in exactly one gene."""
         found = []

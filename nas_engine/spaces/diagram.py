@@ -133,26 +133,29 @@ class DecisionDiagram:
 
         Raises:
             OverflowError: the space holds 2**63 architectures or more.
+            ValueError: the rows of genes have another length.
         """
-        offsets = self._rank_offsets
+        offsets, transitions = self._rank_tables
+        width = transitions.shape[1]
+        genes = np.asarray(genes)
+        if genes.shape[1:] != (len(self.choices),):
+            raise ValueError(f"genes must be rows of {len(self.choices)}, got shape {genes.shape}")
+        genes = np.where((genes >= 0) & (genes < self.choices), genes, width - 1)  # no choice: it leads nowhere
         state = np.zeros(len(genes), dtype=np.int64)
         total = np.zeros(len(genes), dtype=np.int64)
-        valid = np.ones(len(genes), dtype=bool)
-        for column, count in zip(np.asarray(genes).T, self.choices, strict=True):
-            valid &= (column >= 0) & (column < count)
-            gene = np.where(valid, column, 0)
-            total += offsets[state, gene]
-            state = self.transitions[state, gene].astype(np.int64)
-            valid &= state >= 0
-            state = np.where(valid, state, 0)
-        return np.where(valid, total, -1)
+        for column in genes.T:
+            total += offsets[state, column]
+            state = transitions[state, column]
+        return np.where(state >= 0, total, -1)
 
     @cached_property
-    def _rank_offsets(self) -> IntArray:
-        # Sequences that pass through lower choices, int64 [states, max_choices].
+    def _rank_tables(self) -> tuple[IntArray, IntArray]:
+        # Sequences that pass through lower choices, and transitions, both int64 [states + 1, max_choices + 1]. The
+        # last row is state -1, which is never left; the last column is no choice, and leads there.
+        transitions = np.pad(self.transitions.astype(np.int64), (0, 1), constant_values=-1)
         counts = np.array([*self._path_counts, 0], dtype=np.int64)  # transitions of -1 read the last
-        below = np.cumsum(counts[self.transitions], axis=1)
-        return np.concatenate([np.zeros_like(below[:, :1]), below[:, :-1]], axis=1)
+        below = np.cumsum(counts[transitions], axis=1)
+        return np.concatenate([np.zeros_like(below[:, :1]), below[:, :-1]], axis=1), transitions
 
     def sample(self, rng: np.random.Generator) -> tuple[int, ...]:
         """Genes drawn uniformly from *all valid architectures* (not uniformly at each decision)."""

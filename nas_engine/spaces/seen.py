@@ -36,6 +36,11 @@ class SeenArchitectures:
         """Whether a canonical architecture was proposed or told."""
         return canonical in self.rewards or canonical in self.waiting
 
+    def unseen_among(self, architectures: Iterable[Architecture]) -> list[int]:
+        """Positions of those of canonical `architectures` that were neither proposed nor told."""
+        met = {**self.rewards, **self.waiting}
+        return [position for position, architecture in enumerate(architectures) if architecture not in met]
+
     def claim(self, architecture: Architecture) -> Architecture | None:
         """Mark an architecture as proposed.
 

@@ -130,6 +130,10 @@ class TableSpace(SearchSpace):
         """A row drawn uniformly."""
         return self.architectures[int(rng.integers(len(self.architectures)))]
 
+    def samples(self, rng: np.random.Generator, count: int) -> list[Architecture]:
+        """Rows drawn uniformly: those that as many calls of `sample` draw."""
+        return [self.architectures[row] for row in rng.integers(len(self.architectures), size=count).tolist()]
+
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All rows that differ in exactly one gene; they are remembered, because climbs come by again."""
         row = self._row_of[architecture.genes]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.seen import SeenArchitectures
@@ -23,9 +24,9 @@ def some_unseen(seen: SeenArchitectures, rng: np.random.Generator) -> list[Archi
     """Canonical forms of a thousand random architectures and of the neighbours of the ten best known, if unseen."""
     best = heapq.nlargest(_BEST_WITH_NEIGHBOURS, seen.rewards, key=seen.rewards.__getitem__)
     around = [neighbour for architecture in best for neighbour in seen.space.neighbours(architecture)]
-    drawn = [seen.space.sample(rng) for _ in range(_DRAWN)]
-    forms = dict.fromkeys(seen.space.canonical(architecture) for architecture in [*around, *drawn])
-    return [architecture for architecture in forms if architecture not in seen]
+    drawn = seen.space.samples(rng, _DRAWN)
+    forms = list(dict.fromkeys(seen.space.canonical(architecture) for architecture in [*around, *drawn]))
+    return [forms[position] for position in seen.unseen_among(forms)]
 
 
 class ListedSpace:
@@ -35,6 +36,7 @@ class ListedSpace:
         architectures: in lexicographic order of the first member of each class.
         positions: where each stands.
         features: float32 [architectures, features].
+        sparse_features: the same, for products with it: of one-hot features most are 0.
     """
 
     def __init__(self, space: SearchSpace, features: Callable[[IntArray], FeatureArray]) -> None:
@@ -42,9 +44,8 @@ class ListedSpace:
         self.architectures = list(dict.fromkeys(space.canonical(architecture) for architecture in space))
         self.positions = {architecture: position for position, architecture in enumerate(self.architectures)}
         self.features = features(space.genes(self.architectures))
+        self.sparse_features = csr_array(self.features)
 
-    def unseen(self, seen: SeenArchitectures) -> npt.NDArray[np.bool_]:
-        """Bool [architectures]."""
-        unseen = np.ones(len(self.architectures), dtype=bool)
-        unseen[[self.positions[architecture] for architecture in [*seen.rewards, *seen.waiting]]] = False
-        return unseen
+    def seen_positions(self, seen: SeenArchitectures) -> list[int]:
+        """Where those stand that were proposed or told."""
+        return [self.positions[architecture] for architecture in (*seen.rewards, *seen.waiting)]

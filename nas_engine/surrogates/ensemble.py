@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
+from scipy.linalg import lapack
 
 from nas_engine.scores import FloatArray
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.spaces.features import features_of
 
+Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 LENGTH_SCALES = (0.7, 1.0, 1.4)
@@ -26,13 +27,13 @@ class Points:
     """Architectures as the kernels see them.
 
     Attributes:
-        genes: int64 [n, decisions].
+        made: float32 [n, choices of all decisions], 1 where a choice was made and 0 elsewhere.
         summary: float64 [n, features], scaled so that two random architectures are about sqrt(2) apart.
         paths: int64 [n, paths], see `nas_engine.spaces.features.ArchitectureFeatures.path_codes`.
         proxies: float64 [n, proxies], standardised.
     """
 
-    genes: IntArray
+    made: Float32Array
     summary: FloatArray
     paths: IntArray
     proxies: FloatArray
@@ -58,16 +59,30 @@ class RewardModel:
         """
         self._length_scales = tuple(length_scales)
         self._features = features_of(space)
-        self._decay = len(space.decisions) / 3
+        differing = np.arange(len(space.decisions), -1, -1)  # genes, where none, one, two ... are equal
+        self._shared_by_equal = _CONSTANT_WEIGHT + _GENES_WEIGHT * np.exp(-differing / (len(space.decisions) / 3))
+        self._choices = np.concatenate([np.arange(len(decision.choices)) for decision in space.decisions])
+        self._decision_of_choice = np.repeat(
+            np.arange(len(space.decisions)), [len(decision.choices) for decision in space.decisions]
+        )
         self._data = self.points(np.empty((0, len(space.decisions)), dtype=np.int64))
+        self._data_codes = np.empty(0, dtype=np.int64)  # of all uncut paths of the data, in order ...
+        self._data_counts = np.empty((0, 0), dtype=np.float32)  # ... and how often each of the data has them
         self._path_scale = 1.0
         self._members: list[tuple[float, FloatArray, FloatArray]] = []  # weight, Cholesky factor, coefficients
 
     def points(self, genes: IntArray, proxies: FloatArray | None = None) -> Points:
-        """Features of valid `genes`, int64 [n, decisions]; `proxies` as in `fit`."""
-        summary = self._features.summary(genes)
+        """Features of valid `genes`, int64 [n, decisions]; `proxies` as in `fit`.
+
+        Raises:
+            ValueError: a proxy is not finite.
+        """
+        if proxies is not None and not np.isfinite(proxies).all():
+            raise ValueError("proxies of architectures must be finite")
+        made = (genes[:, self._decision_of_choice] == self._choices).astype(np.float32)
+        summary, paths = self._features.both(genes)
         more = np.empty((len(genes), 0)) if proxies is None else proxies / np.sqrt(max(proxies.shape[1], 1))
-        return Points(genes, summary / np.sqrt(max(summary.shape[1], 1)), self._features.path_codes(genes), more)
+        return Points(made, summary / np.sqrt(max(summary.shape[1], 1)), paths, more)
 
     def fit(self, genes: IntArray, scores: FloatArray, proxies: FloatArray | None = None) -> None:
         """Believe in `scores` [n] of distinct `genes` [n, decisions], n >= 1, and in nothing else.
@@ -76,17 +91,23 @@ class RewardModel:
             genes: int64 [n, decisions].
             scores: [n].
             proxies: what else is known of each, [n, proxies] with mean 0 and deviation 1; 0 where it is not known.
+
+        Raises:
+            ValueError: a score or a proxy is not finite.
         """
+        if not np.isfinite(scores).all():
+            raise ValueError("scores of architectures must be finite")
         self._data = self.points(genes, proxies)
-        own_paths = _equal_paths(self._data.paths, self._data.paths).diagonal() if self._features.has_paths else 0.0
-        self._path_scale = max(float(np.mean(own_paths)), 1.0)
-        fixed, distance = self._parts(self._data, self._data)
+        self._data_codes = np.unique(self._data.paths[self._data.paths >= 0])
+        self._data_counts = _path_counts(self._data.paths, self._data_codes)
+        self._path_scale = max(float(np.mean(_own_equal_paths(self._data.paths))), 1.0)
+        fixed, distance = self._parts(self._data)
         fitted = []
         for length in self._length_scales:
             kernel = fixed + _near(distance, length)
-            kernel[np.diag_indices_from(kernel)] += _NOISE
-            factor = scipy.linalg.cholesky(kernel, lower=True)
-            coefficients = scipy.linalg.cho_solve((factor, True), scores)
+            kernel.flat[:: len(kernel) + 1] += _NOISE
+            factor = _cholesky(kernel)
+            coefficients, _ = lapack.dpotrs(factor, scores, lower=True)
             evidence = -0.5 * float(scores @ coefficients) - float(np.log(factor.diagonal()).sum())
             fitted.append((evidence, factor, coefficients))
         best = max(evidence for evidence, _, _ in fitted)
@@ -99,46 +120,69 @@ class RewardModel:
         Where `fit` was given proxies, `proxies` [m, proxies] are those of `genes`.
         """
         points = self.points(genes, proxies)
-        fixed, distance = self._parts(self._data, points)
+        fixed, distance = self._parts(points)
         prior = self._prior_variance(points)
         mean, second_moment = np.zeros(len(genes)), np.zeros(len(genes))
         for length, (weight, factor, coefficients) in zip(self._length_scales, self._members, strict=True):
             kernel = fixed + _near(distance, length)
             expected = kernel.T @ coefficients
-            explained = scipy.linalg.solve_triangular(factor, kernel, lower=True)
+            explained, _ = lapack.dtrtrs(factor, kernel, lower=True)
             variance = np.maximum(prior - (explained * explained).sum(axis=0), 1e-9)
             mean += weight * expected
             second_moment += weight * (variance + expected * expected)
         return mean, np.sqrt(np.maximum(second_moment - mean * mean, 1e-9))
 
-    def _parts(self, one: Points, other: Points) -> tuple[FloatArray, FloatArray]:
-        """The part of the kernel that all members share, and squared distances of features; [len(one), len(other)]."""
-        differing = (one.genes[:, None, :] != other.genes[None, :, :]).sum(axis=2)
-        shared: FloatArray = _CONSTANT_WEIGHT + _GENES_WEIGHT * np.exp(-differing / self._decay)
+    def _parts(self, points: Points) -> tuple[FloatArray, FloatArray]:
+        """Part of the kernel that all members share, and squared distances of features; [data, points].
+
+        Equal genes and equal paths are counted by products of matrices, which are exact in float32.
+        """
+        data = self._data
+        equal = (data.made @ points.made.T).astype(np.int64)
+        shared: FloatArray = self._shared_by_equal[equal]
         if self._features.has_paths:
-            shared += _PATHS_WEIGHT / self._path_scale * _equal_paths(one.paths, other.paths)
-        if one.proxies.shape[1]:
-            shared += _PROXIES_WEIGHT * one.proxies @ other.proxies.T
-        squares = (one.summary**2).sum(axis=1)[:, None] + (other.summary**2).sum(axis=1)[None, :]
-        return shared, np.maximum(squares - 2 * one.summary @ other.summary.T, 0.0)
+            equal_paths = self._data_counts @ _path_counts(points.paths, self._data_codes).T
+            shared += _PATHS_WEIGHT / self._path_scale * equal_paths.astype(np.float64)
+        if data.proxies.shape[1]:
+            shared += _PROXIES_WEIGHT * data.proxies @ points.proxies.T
+        squares = (data.summary**2).sum(axis=1)[:, None] + (points.summary**2).sum(axis=1)[None, :]
+        return shared, np.maximum(squares - 2 * data.summary @ points.summary.T, 0.0)
 
     def _prior_variance(self, points: Points) -> FloatArray:
-        own = np.full(len(points.genes), _CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
+        own = np.full(len(points.made), _CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
         if self._features.has_paths:
-            equal = (points.paths[:, :, None] == points.paths[:, None, :]) & (points.paths >= 0)[:, :, None]
-            own += _PATHS_WEIGHT / self._path_scale * equal.sum(axis=(1, 2))
+            own += _PATHS_WEIGHT / self._path_scale * _own_equal_paths(points.paths)
         own += _PROXIES_WEIGHT * (points.proxies**2).sum(axis=1)
         return own
 
 
+def _cholesky(kernel: FloatArray) -> FloatArray:
+    # LAPACK itself, here and where its factors are used: for a hundred data, scipy's wrappers take longer than it does.
+    factor: FloatArray
+    factor, failed = lapack.dpotrf(kernel, lower=True)
+    if failed:
+        raise np.linalg.LinAlgError(f"the kernel of {len(kernel)} architectures is not positive definite")
+    return factor
+
+
 def _near(squared_distance: FloatArray, length: float) -> FloatArray:
-    near: FloatArray = _SUMMARY_WEIGHT * np.exp(squared_distance / (-2 * length * length))
-    return near
+    near: FloatArray = squared_distance / (-2 * length * length)
+    np.exp(near, out=near)
+    return np.multiply(near, _SUMMARY_WEIGHT, out=near)
 
 
-def _equal_paths(one: IntArray, other: IntArray) -> IntArray:
-    """Number of pairs of equal uncut paths, int64 [len(one), len(other)]."""
-    pairs = np.zeros((len(one), len(other)), dtype=np.int64)
-    for path in one.T:  # one after the other: all at once would need [len(one), len(other), paths, paths]
-        pairs += ((path[:, None, None] == other) & (path >= 0)[:, None, None]).sum(axis=2)
+def _path_counts(paths: IntArray, codes: IntArray) -> Float32Array:
+    """How many of `paths` [n, paths] have each of the sorted `codes`, float32 [n, codes]."""
+    columns = len(codes) + 1  # the last one is for paths of no such code
+    place = np.searchsorted(codes, paths)
+    place[np.append(codes, -1)[place] != paths] = len(codes)
+    cells = np.arange(len(paths))[:, None] * columns + place
+    counts = np.bincount(cells.ravel(), minlength=len(paths) * columns).reshape(len(paths), columns)
+    return counts[:, :-1].astype(np.float32)
+
+
+def _own_equal_paths(paths: IntArray) -> IntArray:
+    """Number of pairs of equal uncut paths within each of `paths` [n, paths], int64 [n]."""
+    equal = (paths[:, :, None] == paths[:, None, :]) & (paths >= 0)[:, :, None]
+    pairs: IntArray = equal.sum(axis=(1, 2))
     return pairs

@@ -75,6 +75,12 @@ class SpaceContract:
         first, second = (space.sample(np.random.default_rng(7)) for _ in range(2))
         assert first == second
 
+    def test_several_samples_are_what_one_after_the_other_would_be(self, space: SearchSpace) -> None:
+        """`samples` returns what as many calls of `sample` return, and leaves the generator where they do."""
+        together, alone = np.random.default_rng(8), np.random.default_rng(8)
+        assert space.samples(together, 5) == [space.sample(alone) for _ in range(5)]
+        assert together.bit_generator.state == alone.bit_generator.state
+
     def test_size_is_the_number_of_architectures(self, space: SearchSpace) -> None:
         """`size` counts exactly the gene sequences that the checked construction takes."""
         if self._sequences(space) > _ENUMERABLE:

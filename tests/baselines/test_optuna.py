@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import optuna
 import pytest
 
-from nas_engine.baselines.optuna import OptunaController
+from nas_engine.baselines.optuna import CategoricalDistribution, OptunaController
 from nas_engine.baselines.random import RandomController
 from nas_engine.errors import MissingExtraError
 from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
@@ -168,3 +170,37 @@ def test_a_sampler_whose_packages_are_missing_is_an_error_at_once(blocks, monkey
     monkeypatch.setattr(optuna.samplers, "GPSampler", fail)
     with pytest.raises(MissingExtraError, match="pip install torch scipy"):
         OptunaController(blocks, OptunaController.Options(sampler="gp"))
+
+
+def test_tpe_suggests_what_a_new_sampler_for_each_trial_suggests(blocks, monkeypatch):
+    def search():
+        """Twelve at a time: the last two of the first are suggested before any reward is known."""
+        controller, proposed = OptunaController(blocks, seed=3), []
+        for _ in range(3):
+            proposed += controller.propose(12)
+            controller.update(proposed[-12:], [float(sum(a.genes)) for a in proposed[-12:]])
+        return proposed
+
+    reused = search()
+
+    def new_sampler(self, trial_number=0):
+        seed = int(np.random.SeedSequence([self.seed, trial_number]).generate_state(1)[0])
+        return optuna.samplers.TPESampler(n_startup_trials=self.options.n_startup, seed=seed)
+
+    monkeypatch.setattr(OptunaController, "_sampler", new_sampler)
+    assert search() == reused
+
+
+def test_choices_are_to_optuna_what_its_own_are():
+    ours, theirs = CategoricalDistribution(("a", "b")), optuna.distributions.CategoricalDistribution(("a", "b"))
+    assert ours == theirs
+    assert theirs == ours
+    assert ours == CategoricalDistribution(["a", "b"])
+    assert hash(ours) == hash(CategoricalDistribution(["a", "b"]))
+    assert ours != CategoricalDistribution(("b", "a"))
+    assert ours != optuna.distributions.CategoricalDistribution(("a", "b", "c"))
+    assert ours != optuna.distributions.IntDistribution(0, 1)
+    assert copy.deepcopy(ours) is ours
+    written = optuna.distributions.distribution_to_json(ours)
+    assert written == optuna.distributions.distribution_to_json(theirs)
+    assert optuna.distributions.json_to_distribution(written) == ours

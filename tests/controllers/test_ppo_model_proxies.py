@@ -85,6 +85,20 @@ def test_what_is_proposed_has_been_looked_at(space: BlockSpace) -> None:
         controller.update([proposed], [float(sum(proposed.genes))])
 
 
+def test_what_is_expected_goes_by_all_proxies_computed(space: BlockSpace) -> None:
+    """Computing some changes how all stand by their proxies: no prediction from before may be left."""
+    controller = PPOModelController(space, OPTIONS, seed=2, proxies=Written())
+    for number in range(12):
+        [proposed] = controller.propose(1)
+        if number >= OPTIONS.random_first:
+            assert controller._proxies is not None
+            [mean], _ = controller._model.predict(
+                space.genes([proposed]), controller._proxies.normal_scores([proposed])
+            )
+            assert controller._expected[proposed] == pytest.approx(mean, abs=1e-9)
+        controller.update([proposed], [float(sum(proposed.genes))])
+
+
 def test_a_resumed_search_pays_for_nothing_twice(space: BlockSpace) -> None:
     """A fresh controller that takes over asks for what the first one would have asked for next, and nothing else."""
     one, other = Written(), Written()

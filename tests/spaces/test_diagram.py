@@ -171,3 +171,13 @@ def test_a_complete_table_needs_one_state_a_decision():
 def test_a_table_that_is_none_is_refused(rows, expected):
     with pytest.raises(ValueError, match=expected):
         DecisionDiagram.from_sequences([2, 2], np.array(rows, dtype=np.int64))
+
+
+def test_ranks_only_what_has_a_gene_for_each_decision():
+    diagram = DecisionDiagram.from_sequences([2, 3], np.array([[0, 0], [0, 2], [1, 1]]))
+    invalid = [[1, 2], [-1, 0], [0, -1], [0, -2], [0, 3], [2, 0], [0, 99]]
+    assert diagram.rank(np.array([[0, 2], [1, 1], *invalid])).tolist() == [1, 2, *[-1] * len(invalid)]
+    assert diagram.rank(np.empty((0, 2), dtype=np.int64)).tolist() == []
+    for wrong in (np.zeros((4, 1), dtype=int), np.zeros((4, 3), dtype=int), np.zeros(2, dtype=int)):
+        with pytest.raises(ValueError, match="rows of 2"):
+            diagram.rank(wrong)

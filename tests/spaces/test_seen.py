@@ -80,3 +80,14 @@ def test_state_continues_exactly(space, draws):
     other_rng.bit_generator.state = rng.bit_generator.state
     assert (other.rewards, list(other.waiting)) == (seen.rewards, list(seen.waiting))
     assert [other.draw(other_rng) for _ in range(6)] == [seen.draw(rng) for _ in range(6)]
+
+
+def test_finds_the_unseen_among_others(space):
+    seen = SeenArchitectures(space)
+    told, waiting, *others = sorted(canonical_forms(space), key=lambda architecture: architecture.genes)
+    seen.tell([told], [0.5])
+    seen.claim(waiting)
+    assert seen.unseen_among([others[3], told, others[1], waiting]) == [0, 2]
+    seen.claim(others[3])
+    assert seen.unseen_among([others[3], told, others[1], waiting]) == [2]
+    assert seen.unseen_among([]) == []

@@ -59,5 +59,7 @@ def test_the_list_of_a_space_knows_what_was_seen(seen: SeenArchitectures) -> Non
     assert len(listed.architectures) == len(everything)
     np.testing.assert_array_equal(listed.features, basis(MERGING.genes(listed.architectures)))
     assert all(listed.architectures[position] == a for a, position in listed.positions.items())
-    unseen = [a for a, new in zip(listed.architectures, listed.unseen(seen), strict=True) if new]
-    assert set(unseen) == everything - {*seen.rewards, *seen.waiting}
+    np.testing.assert_array_equal(listed.sparse_features.toarray(), listed.features)
+    assert seen.rewards
+    assert seen.waiting
+    assert [listed.architectures[at] for at in listed.seen_positions(seen)] == [*seen.rewards, *seen.waiting]

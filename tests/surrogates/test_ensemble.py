@@ -244,3 +244,21 @@ def test_one_penalty_does_not_hide_the_differences_above_it() -> None:
     before, after = log_rank_scores(rewards), log_rank_scores(np.append(rewards, -1e9))
     assert np.corrcoef(before, after[:-1])[0, 1] > 0.999
     assert after.argmin() == 20
+
+
+def test_a_kernel_without_a_factor_is_an_error(cells: NASBench201Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "_NOISE", -9.0)
+    with pytest.raises(np.linalg.LinAlgError, match="5 architectures"):
+        RewardModel(cells).fit(drawn(cells, 5, seed=14), np.arange(5.0))
+
+
+def test_what_is_not_finite_is_refused(cells: NASBench201Space) -> None:
+    data, scores = drawn(cells, 5, seed=13), np.arange(5.0)
+    model = RewardModel(cells)
+    with pytest.raises(ValueError, match="scores"):
+        model.fit(data, np.where(scores == 2, np.nan, scores))
+    with pytest.raises(ValueError, match="proxies"):
+        model.fit(data, scores, np.full((5, 1), np.inf))
+    model.fit(data, scores, np.zeros((5, 1)))
+    with pytest.raises(ValueError, match="proxies"):
+        model.predict(data, np.full((5, 1), np.nan))

@@ -76,3 +76,8 @@ def test_every_cell_path_is_in_the_vocabulary() -> None:
     choices, pairs = 6 * 5, 15 * 25
     assert len(np.unique(codes[codes >= 0])) == 40
     assert LinearBasis(space).size == 1 + choices + pairs + 40
+
+
+def test_a_covariance_without_a_factor_is_an_error() -> None:
+    with pytest.raises(np.linalg.LinAlgError, match="2 scores"):
+        posterior_weights(np.ones((2, 3), dtype=np.float32), np.zeros(2), -9.0, np.random.default_rng(0))
