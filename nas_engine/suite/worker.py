@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -31,7 +30,6 @@ def start_worker(description: TableDescription) -> None:
 
 def run_in_worker(method: Method, seeds: Sequence[int], budget: Budget) -> list[SeedResult]:
     """Run a block of seeds on the table of `start_worker`."""
-    gc.freeze()  # what libraries loaded stays: the collector would go through it again and again
     return run_block(_spaces[0], method, seeds, budget)
 
 
