@@ -9,14 +9,18 @@ PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reord
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 export NAS_ENGINE_DATA ?= $(abspath $(DATA))
 
-.PHONY: search test coverage check format test-native cuda-report build-gpu test-gpu \
+.PHONY: search test test-slow coverage check format test-native cuda-report build-gpu test-gpu \
   bench bench-gpu clean
 
 search: $(READY)
 	$(BIN)/python -m nas_engine search
 
+# All tests but those that compile the module again, kill searches or search for long; these are `test-slow`.
 test: $(READY)
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
 
 coverage: $(READY)
 	$(PYTEST) --cov nas_engine --cov nas_envs --cov-report term
