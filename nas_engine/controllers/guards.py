@@ -91,9 +91,9 @@ class GuardedAdam:
 class EntropyFloor:
     """Keeps a policy from collapsing onto one architecture.
 
-    While the entropy is below the floor, the entropy bonus doubles at each update; above, it halves back to its base.
-    A saturated softmax has no gradient to follow, so below half the floor the logits are halved outright until the
-    entropy is above that.
+    Where an update leaves the entropy below the floor, the logits are halved until it is not: a saturated softmax has
+    no gradient that an entropy bonus could follow. The bonus doubles at each such update, and halves back to its base
+    at others.
 
     Attributes:
         floor: nats a decision; 0 switches it off.
@@ -114,7 +114,7 @@ class EntropyFloor:
         entropy = rollout.mean_entropy
         self.boost = min(2 * self.boost, _LARGEST_BOOST) if entropy < self.floor else max(self.boost / 2, 1.0)
         for _ in range(_MOST_HALVINGS):
-            if entropy >= self.floor / 2:
+            if entropy >= self.floor:
                 break
             policy.scale_logits(0.5)
             entropy = policy.evaluate(rollout.genes).mean_entropy

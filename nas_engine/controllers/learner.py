@@ -21,6 +21,7 @@ from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 
 _FEWEST_TO_REHEARSE = 8
+_HIGHEST_FLOOR = 0.8  # of the entropy of uniform choices: a floor above that would let the policy learn nothing
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Learner:
         self.policy = self._fresh_policy(seed)
         self.proposer = Proposer(space, self, seed, options.likeliest_of, self._log_probs)
         self._adam = GuardedAdam(self.policy.vector, options.learning_rate, options.max_grad_norm)
-        self._floor = EntropyFloor(options.entropy_floor)
+        uniform = float(np.mean([math.log(count) for count in space.diagram.choices]))
+        self._floor = EntropyFloor(min(options.entropy_floor, _HIGHEST_FLOOR * uniform))
         self._best = np.empty((0, len(space.decisions)), dtype=np.int64)
         self._start = self._restarts = 0
 
@@ -184,7 +186,7 @@ class Learner:
         return {
             "entropy": entropy,
             "entropy_floored": self._floor.apply(self.policy, after),
-            "entropy_collapsed": float(entropy < self._options.entropy_floor),
+            "entropy_collapsed": float(entropy < self._floor.floor),
             "entropy_weight": entropy_weight,
             "approx_kl": approx_kl(after, before),
             "grad_norm": self._adam.grad_norm,

@@ -17,7 +17,11 @@ _Scores = Annotated[
 ]
 _EntropyWeight = Annotated[float, Field(ge=0, description="weight of the entropy bonus (nats a decision) in the loss")]
 _EntropyFloor = Annotated[
-    float, Field(ge=0, description="entropy, nats a decision, below which entropy_collapsed acts; 0: never")
+    float,
+    Field(
+        ge=0,
+        description="entropy, nats a decision, that an update leaves at least, by scaling logits down; 0: any",
+    ),
 ]
 _ImitationWeight = Annotated[float, Field(ge=0, description="weight of imitating the best known in the loss; 0: off")]
 _ImitationSize = Annotated[int, Field(ge=1, description="number of best known architectures to imitate")]

@@ -52,7 +52,9 @@ class PPOModelOptions(Options):
     learning_rate: float = Field(0.007, gt=0, description="step size of Adam")
     epochs: int = Field(2, ge=1, description="passes of PPO over each round")
     entropy_floor: float = Field(
-        0.3, ge=0, description="entropy, nats a decision, below which entropy_collapsed acts; 0: never"
+        0.3,
+        ge=0,
+        description="entropy, nats a decision, that an update leaves at least, by scaling logits down; 0: any",
     )
     hidden_size: int = Field(48, ge=1, description="size of the LSTM state")
     proxies: tuple[str, ...] = Field(

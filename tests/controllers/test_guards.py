@@ -92,23 +92,23 @@ def test_learning_goes_on_after_an_undone_update(space, run, factory):
     ],
 )
 def test_an_absurd_learning_rate_does_not_collapse_the_policy(space, run, factory, options):
-    """A broken floor is reported; the next update starts above half of it, and a later one holds it."""
+    """A broken floor is reported; the next update starts above it, and a later one holds it."""
     controller = factory(space, options, seed=2)
     history = []
     for _ in range(20):
         [(proposed, diagnostics)] = run(controller, steps=1)
         history.append(diagnostics)
         assert (diagnostics["entropy"] < options.entropy_floor) == bool(diagnostics["entropy_collapsed"])
-        assert diagnostics["entropy_floored"] >= max(diagnostics["entropy"], options.entropy_floor / 2)
+        assert diagnostics["entropy_floored"] >= max(diagnostics["entropy"], options.entropy_floor)
         genes = np.array([architecture.genes for architecture in proposed])
-        assert controller.policy.evaluate(genes).mean_entropy >= options.entropy_floor / 2
+        assert controller.policy.evaluate(genes).mean_entropy >= options.entropy_floor
     collapsed = [bool(diagnostics["entropy_collapsed"]) for diagnostics in history]
     first = collapsed.index(True)  # the learning rate is meant to be too high
     assert history[first + 1]["entropy_weight"] == 2 * history[first]["entropy_weight"]
     assert not all(collapsed[first:])
 
 
-def test_a_saturated_policy_is_brought_back_above_half_the_floor(space):
+def test_a_saturated_policy_is_brought_back_above_the_floor(space):
     policy = small_policy(space)
     policy.weights.logit_bias[:, 0] += 1e6
     genes = np.array([[0, 0, 0, 0]])
@@ -117,7 +117,7 @@ def test_a_saturated_policy_is_brought_back_above_half_the_floor(space):
     assert collapsed.mean_entropy == 0
     left = floor.apply(policy, collapsed)
     assert left == policy.evaluate(genes).mean_entropy
-    assert left >= 0.05
+    assert left >= 0.1
 
 
 def test_the_boost_doubles_below_the_floor_and_returns_to_1_above(space):
@@ -131,3 +131,10 @@ def test_the_boost_doubles_below_the_floor_and_returns_to_1_above(space):
     for expected in (4.0, 2.0, 1.0, 1.0):
         floor.apply(policy, rollout)
         assert floor.boost == expected
+
+
+def test_a_floor_that_no_policy_can_keep_does_not_forbid_learning(space, target, run):
+    """Above the entropy of uniform choices it means 0.8 of that: the target is still likelier than by chance."""
+    controller = PPOController(space, PPOOptions(learning_rate=0.015, entropy_floor=10.0), seed=0)
+    run(controller, steps=8)
+    assert np.exp(controller.policy.evaluate(np.array([target])).log_probs.sum()) > 4 / space.size
