@@ -57,7 +57,7 @@ _FEW_EVALUATIONS = {
     "learning_rate": 0.01,
     "max_grad_norm": 10.0,
     "self_imitation_weight": 0.0,
-    "entropy_floor": 0.6,
+    "entropy_floor": 0.3,
     "initial_design": 10,
     "incumbent_bonus": 2.0,
     "likeliest_of": [16],
