@@ -56,7 +56,7 @@ class Variant(Method):
 
     make: Any = PPOModelController
     asked: tuple[str, ...] = ()
-    acquisition: Literal["ucb", "ei"] = "ucb"
+    acquisition: Literal["ucb", "ei", "ei_per_second"] = "ucb"
     weight: float = field(default=ensemble._PROXIES_WEIGHT)
 
     @property
@@ -79,8 +79,10 @@ VARIANTS = (
     _variant("E A, warm start only", asked=TWO, weight=1e-9),
     _variant("ei", acquisition="ei"),
     _variant("ei per second", make=ImprovementPerSecond, acquisition="ei"),
+    _variant("ei per expected second", acquisition="ei_per_second"),
     _variant("A + ei", asked=TWO, acquisition="ei"),
     _variant("A + ei per second", make=ImprovementPerSecond, asked=TWO, acquisition="ei"),
+    _variant("A + ei per expected second", asked=TWO, acquisition="ei_per_second"),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nas_engine.context import RunContext
-from nas_engine.controllers.base import Controller, Diagnostics
+from nas_engine.controllers.base import Controller, Diagnostics, SecondsLearner
 from nas_engine.costs.base import CostModel
 from nas_engine.evaluators.base import Evaluator
 from nas_engine.limits import Constraint
@@ -109,7 +109,7 @@ class Search:
         started = time.perf_counter()
         proposals = self._propose(min(self.proposals, self.evaluations - self.paid))
         trials = self._collect(proposals)
-        diagnostics = self.parts.controller.update([t.architecture for t in trials], [t.reward for t in trials])
+        diagnostics = self._learn(trials)
         if self.parts.proxies is not None:
             diagnostics = {**diagnostics, _PROXY_SECONDS: self.context.store.meta("seconds")[_PROXY_SECONDS]}
         self.proposed += len(trials)
@@ -122,6 +122,12 @@ class Search:
             state = {"step": self.step, "idle": self._idle, "controller": self.parts.controller.state_dict()}
             self.context.store.save_checkpoint("search", state)
         return diagnostics
+
+    def _learn(self, trials: Sequence[Trial]) -> Diagnostics:
+        architectures, controller = [trial.architecture for trial in trials], self.parts.controller
+        if isinstance(controller, SecondsLearner):
+            controller.learn_seconds(architectures, [trial.outcome.seconds for trial in trials])
+        return controller.update(architectures, [trial.reward for trial in trials])
 
     def _propose(self, count: int) -> list[Architecture]:
         """Proposals of the controller; seconds that it spends on zero-cost proxies are added to those of the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_seconds_of_proxies_are_written_down_and_a_crash_changes_nothing(
         return [(t.architecture, t.step, t.reward) for t in result.trials if t.phase == "search"]
 
     assert searched(resumed) == searched(whole)
+
+
+def test_the_controller_is_told_how_long_evaluations_took(tmp_path: Path) -> None:
+    trials = [trial for trial in search(tmp_path / "run").trials if trial.phase == "search"]
+    with closing(RunStore.open_read_only(tmp_path / "run")) as store:
+        state = store.load_checkpoint("search")
+    assert state is not None
+    told = {tuple(genes): seconds for genes, seconds in state["controller"]["seconds"]}
+    assert told == {trial.architecture.genes: trial.outcome.seconds for trial in trials}
+    assert min(told.values()) > 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nas_engine.types import Architecture, StateDict
 
@@ -45,4 +45,13 @@ class Controller(Protocol):
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue from `state`."""
+        ...
+
+
+@runtime_checkable
+class SecondsLearner(Protocol):
+    """A controller that also wants to know how long evaluations took."""
+
+    def learn_seconds(self, architectures: Sequence[Architecture], seconds: Sequence[float]) -> None:
+        """Told before `Controller.update` is told the rewards of the same `architectures`; 0 where it is not known."""
         ...

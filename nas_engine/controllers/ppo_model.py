@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from nas_engine.scores import FloatArray, log_rank_scores, ranks
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.surrogates.acquisition import log_expected_improvement
 from nas_engine.surrogates.ensemble import RewardModel
+from nas_engine.surrogates.seconds import SecondsModel
 from nas_engine.types import Architecture, StateDict
 
 
@@ -37,10 +39,11 @@ class PPOModelOptions(Options):
         description="standard deviations added to the expected score, one after the other, in what the policy learns "
         "from and in ucb: larger explores more",
     )
-    acquisition: Literal["ucb", "ei"] = Field(
+    acquisition: Literal["ucb", "ei", "ei_per_second"] = Field(
         "ucb",
-        description="what the proposal has most of: ucb, the expected score plus optimism, or ei, expected improvement "
-        "on the best known, which is faster and gets stuck more often; the policy learns from ucb in any case",
+        description="what the proposal has most of: ucb, the expected score plus optimism; ei, expected improvement on "
+        "the best known, which is faster and gets stuck more often; or ei_per_second, for a budget of time where "
+        "evaluations differ in cost; the policy learns from ucb in any case",
     )
     imagined: int = Field(48, ge=2, description="architectures that the policy imagines, and the model scores, a round")
     rounds: int = Field(1, ge=1, description="rounds of imagining and learning at a time")
@@ -153,6 +156,8 @@ class PPOModelController:
         self._model = RewardModel(space)
         self._proxies = None if proxies is None else ProxyMemory(proxies)
         self._expected: dict[Architecture, float] = {}
+        self._seconds: dict[Architecture, float] = {}
+        self._seconds_model = SecondsModel(space)
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._learned: Diagnostics = {}
@@ -161,6 +166,12 @@ class PPOModelController:
     def propose(self, n: int) -> list[Architecture]:
         """The next `n` architectures."""
         return [self._next() for _ in range(n)]
+
+    def learn_seconds(self, architectures: Sequence[Architecture], seconds: Sequence[float]) -> None:
+        """Remember how long evaluations took; what is not positive and finite says nothing."""
+        for architecture, took in zip(architectures, seconds, strict=True):
+            if 0 < took < math.inf:
+                self._seconds[self.space.canonical(architecture)] = float(took)
 
     def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> Diagnostics:
         """Remember the rewards; the learning is done when the next proposal is asked for."""
@@ -177,7 +188,8 @@ class PPOModelController:
         return {
             "ppo": self._ppo.state_dict(),
             "proxies": None if self._proxies is None else self._proxies.state_dict(),
-            "expected": [[list(architecture.genes), score] for architecture, score in self._expected.items()],
+            "expected": _listed(self._expected),
+            "seconds": _listed(self._seconds),
             "learned": dict(self._learned),
             "learned_at": self._learned_at,
             "rng": json.dumps(self._rng.bit_generator.state),
@@ -189,7 +201,9 @@ class PPOModelController:
         self._ppo.load_state_dict(state["ppo"])
         if self._proxies is not None:
             self._proxies.load_state_dict(state["proxies"], self.space.name)
-        self._expected = {Architecture(self.space.name, tuple(genes)): score for genes, score in state["expected"]}
+        for values, name in ((self._expected, "expected"), (self._seconds, "seconds")):
+            values.clear()
+            values.update((Architecture(self.space.name, tuple(genes)), value) for genes, value in state[name])
         self._learned, self._learned_at = dict(state["learned"]), int(state["learned_at"])
         self._rng.bit_generator.state = json.loads(state["rng"])
         self._generator.set_state(state["generator"])
@@ -220,6 +234,8 @@ class PPOModelController:
         if self._proxies is not None:
             self._proxies.compute(fitted)
         self._model.fit(self.space.genes(fitted), scores, self._normal_scores(fitted))
+        if self.options.acquisition == "ei_per_second":
+            self._seconds_model.fit(self.space.genes(list(self._seconds)), np.array(list(self._seconds.values())))
 
     def _learn(self, optimism: float) -> None:
         """One round: imagine, score, learn."""
@@ -262,10 +278,14 @@ class PPOModelController:
 
     def _acquisition(self, candidates: Candidates, optimism: float) -> FloatArray:
         """What each architecture promises, [n]; the largest value is proposed."""
+        if self.options.acquisition == "ucb":
+            return candidates.bounds(optimism)
+        best = log_rank_scores(np.array(list(self._seen.rewards.values()))).max()
+        improvement = log_expected_improvement(candidates.mean - best, candidates.deviation)
         if self.options.acquisition == "ei":
-            best = log_rank_scores(np.array(list(self._seen.rewards.values()))).max()
-            return log_expected_improvement(candidates.mean - best, candidates.deviation)
-        return candidates.bounds(optimism)
+            return improvement
+        # Snoek et al. 2012, "Practical Bayesian optimization of machine learning algorithms", section 3.2.
+        return improvement - self._seconds_model.predict_log(self.space.genes(candidates.architectures))
 
     def _looked_at(self, candidates: Candidates, optimism: float) -> Candidates:
         """The most promising unseen architectures, their proxies computed, and all others so known.
@@ -298,3 +318,7 @@ class PPOModelController:
 
     def _normal_scores(self, architectures: Sequence[Architecture]) -> FloatArray | None:
         return None if self._proxies is None else self._proxies.normal_scores(architectures)
+
+
+def _listed(values: Mapping[Architecture, float]) -> list[list[Any]]:
+    return [[list(architecture.genes), value] for architecture, value in values.items()]

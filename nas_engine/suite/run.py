@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from nas_engine.controllers.base import SecondsLearner
 from nas_engine.errors import ConfigError
 from nas_engine.spaces.table import TableSpace
 from nas_engine.suite.methods import Method
@@ -106,8 +107,10 @@ def run_seed(space: TableSpace, method: Method, seed: int, budget: Budget) -> Se
         proposals = controller.propose(method.batch)
         counted = [a for a in proposals if run.evaluate(a)]
         if counted and not run.finished:
-            rewards = [float(space.table.rewards[space.row_of(a.genes)]) for a in counted]
-            run.note(controller.update(counted, rewards))
+            rows = [space.row_of(architecture.genes) for architecture in counted]
+            if space.table.costs is not None and isinstance(controller, SecondsLearner):
+                controller.learn_seconds(counted, [float(space.table.costs[row]) for row in rows])
+            run.note(controller.update(counted, [float(space.table.rewards[row]) for row in rows]))
     return run.result(time.perf_counter() - started)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class TestContractOnATable(TestContractOnCells):
         pytest.param({}, id="defaults"),
         pytest.param({"model_size": 3, "climbs": 0, "every": 1, "rounds": 2}, id="small model"),
         pytest.param({"acquisition": "ei"}, id="expected improvement"),
+        pytest.param({"acquisition": "ei_per_second"}, id="expected improvement per second"),
     ],
 )
 def test_a_space_too_large_to_list(options: dict[str, Any]) -> None:
@@ -66,6 +68,7 @@ def test_a_space_too_large_to_list(options: dict[str, Any]) -> None:
     space = MobileNetSpace(SHAPE)
     controller, resumed = (PPOModelController(space, PPOModelOptions(**options), seed) for seed in (0, 1))
     first = controller.propose(6)
+    controller.learn_seconds(first, [0.2, 5.0, 0.0, math.inf, math.nan, 80.0])
     controller.update(first, [0.3, 1.7e308, -1e9, -1e9, 0.3, 0.4])
     waiting = [*controller.propose(3), *controller.propose(5)]
     resumed.load_state_dict(controller.state_dict())
@@ -283,3 +286,24 @@ def test_reports_how_much_of_what_it_imagines_is_known(space):
         diagnostics = controller.update(proposed, [float(sum(a.genes)) for a in proposed])
         shares.append(diagnostics.get("repeated_proposals", 0.0))
     assert shares[1] < 0.5 < shares[-1]
+
+
+def test_per_second_prefers_what_is_quick_among_what_promises_as_much() -> None:
+    """Rewards say nothing of the first decision, seconds depend on nothing else: what is proposed is quick."""
+    space = BlockSpace(options=BlockSpaceOptions(blocks=4, widths=5))
+
+    def slow_genes(acquisition: Any, seed: int) -> list[int]:
+        options = PPOModelOptions(random_first=15, acquisition=acquisition)
+        controller = PPOModelController(space, options, seed)
+        proposed: list[Architecture] = []
+        for count in (15, *[1] * 15):
+            told = controller.propose(count)
+            controller.learn_seconds(told, [10.0 ** architecture.genes[0] for architecture in told])
+            controller.update(told, [float(sum(architecture.genes[1:])) for architecture in told])
+            proposed += told
+        return [architecture.genes[0] for architecture in proposed[15:]]
+
+    per_second, plain = (
+        np.mean([slow_genes(acquisition, seed) for seed in range(4)]) for acquisition in ("ei_per_second", "ei")
+    )
+    assert per_second < 0.6 * plain

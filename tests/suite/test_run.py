@@ -25,16 +25,21 @@ class Listed:
     Options = Options
     plan: Sequence[tuple[int, ...]] = ()
     told: list[tuple[tuple[int, ...], float]] = []  # noqa: RUF012
+    took: list[tuple[tuple[int, ...], float]] = []  # noqa: RUF012
 
     def __init__(self, space: SearchSpace, options: Options, seed: int) -> None:
         self.space = space
         self.position = 0
-        type(self).told = []
+        type(self).told, type(self).took = [], []
 
     def propose(self, n: int) -> list[Architecture]:
         chosen = [self.plan[(self.position + offset) % len(self.plan)] for offset in range(n)]
         self.position += n
         return [Architecture(self.space.name, genes) for genes in chosen]
+
+    def learn_seconds(self, architectures: Sequence[Architecture], seconds: Sequence[float]) -> None:
+        assert len(self.told) == len(self.took), "seconds are told before the rewards of the same architectures"
+        type(self).took += [(a.genes, s) for a, s in zip(architectures, seconds, strict=True)]
 
     def update(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> dict[str, float]:
         type(self).told += [(a.genes, r) for a, r in zip(architectures, rewards, strict=True)]
@@ -48,6 +53,17 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> type[Listed]:
 
 
 FAR, NEAR, BEST = (0, 0, 0, 3), (3, 2, 1, 1), (3, 2, 1, 0)
+
+
+def test_a_controller_that_asks_for_seconds_is_told_what_the_table_says(
+    space: TableSpace, listed: type[Listed]
+) -> None:
+    listed.plan = [FAR, NEAR, BEST]
+    run_seed(space, Method("m", "listed"), 0, Budget(evaluations=2))
+    costs = space.table.costs
+    assert costs is not None
+    assert listed.took == [(genes, costs[space.row_of(genes)]) for genes, _ in listed.told]
+    assert listed.took
 
 
 def test_an_evaluation_that_would_end_late_is_not_counted(space: TableSpace, listed: type[Listed]) -> None:
