@@ -60,7 +60,7 @@ format: $(READY)
 	git ls-files 'csrc/*' 'tests/native/*' | grep -E '\.(cpp|cu|cuh|h)$$' | xargs $(BIN)/clang-format -i
 
 bench: $(READY)
-	cd benchmarks && for script in cost_estimate env_step known_optimum code_size; do \
+	cd benchmarks && for script in cost_estimate env_step policy_step known_optimum code_size; do \
 	  ../$(BIN)/python $$script.py --out results/$$script.json || exit 1; done
 
 # Installed once, and again whenever what it is built from changes.
