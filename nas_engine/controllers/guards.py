@@ -65,7 +65,8 @@ class GuardedAdam:
             self._descend(gradient * min(self._max_grad_norm / (self.grad_norm + 1e-6), 1.0))
             if math.isfinite(float(np.abs(self._weights).max())):
                 return True
-        self._steps, self._mean, self._square, self._weights[:] = self._saved
+        self._steps, mean, square, self._weights[:] = self._saved
+        self._mean, self._square = mean.copy(), square.copy()
         self.undone = True
         return False
 

@@ -55,7 +55,7 @@ class Learner:
         self.policy = self._fresh_policy(seed)
         self.proposer = Proposer(space, self, seed, options.likeliest_of, self._log_probs)
         self._adam = GuardedAdam(self.policy.vector, options.learning_rate, options.max_grad_norm)
-        uniform = float(np.mean([math.log(count) for count in space.diagram.choices]))
+        uniform = float(np.mean([math.log(count) for count in space.diagram.choices if count > 1] or [0.0]))
         self._floor = EntropyFloor(min(options.entropy_floor, _HIGHEST_FLOOR * uniform))
         self._best = np.empty((0, len(space.decisions)), dtype=np.int64)
         self._start = self._restarts = 0

@@ -51,6 +51,21 @@ def test_a_poisoned_step_undoes_the_whole_update(space, poison, poisons_loss):
     assert torch.equal(adam.state_dict()["square"], moments["square"])
 
 
+def test_what_is_undone_twice_is_undone_to_the_same_state(space):
+    """A step between two undone ones leaves nothing behind either."""
+    policy = small_policy(space)
+    adam = GuardedAdam(policy.vector, learning_rate=0.1, max_grad_norm=1.0)
+    assert adam.step(*loss_and_gradient(policy))
+    weights, moments = policy.vector.copy(), adam.state_dict()
+    adam.begin()
+    for _ in range(2):
+        assert adam.step(*loss_and_gradient(policy))
+        assert not adam.step(math.nan, loss_and_gradient(policy)[1])
+        np.testing.assert_array_equal(policy.vector, weights)
+        assert torch.equal(adam.state_dict()["mean"], moments["mean"])
+        assert torch.equal(adam.state_dict()["square"], moments["square"])
+
+
 def test_a_step_is_that_of_adam_with_a_clipped_gradient():
     """The same weights as with torch.optim.Adam and clip_grad_norm_, also after the moments were saved and loaded."""
     generator = np.random.default_rng(0)

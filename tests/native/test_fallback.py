@@ -28,6 +28,18 @@ def price():
 price(); price()
 """
 
+LEARN = """
+from nas_engine import native
+from nas_engine.controllers.ppo import PPOController, PPOOptions
+from nas_engine.testing.block_space import BlockSpace
+controller = PPOController(BlockSpace(), PPOOptions(replay=16), seed=0)
+for _ in range(3):
+    proposed = controller.propose(8)
+    controller.update(proposed, [float(sum(architecture.genes)) for architecture in proposed])
+    print(*(architecture.key for architecture in proposed))
+print(native.available())
+"""
+
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name != "NAS_ENGINE_REQUIRE_NATIVE"}
@@ -72,3 +84,11 @@ def test_capabilities_of_an_installed_module() -> None:
     assert found["compiler"]
     assert found["openmp"] >= 0
     assert found["cuda_devices"] == 0 or found["cuda"]
+
+
+def test_a_policy_learns_the_same_with_and_without_native() -> None:
+    """Rounding apart, which a few proposals do not show."""
+    native_lines, reference_lines = run(LEARN).stdout.splitlines(), run(WITHOUT + LEARN).stdout.splitlines()
+    assert (native_lines.pop(), reference_lines.pop()) == (str(native.available()), "False")
+    assert native_lines == reference_lines
+    assert len(native_lines) == 3
