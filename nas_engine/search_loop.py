@@ -126,7 +126,8 @@ class Search:
     def _learn(self, trials: Sequence[Trial]) -> Diagnostics:
         architectures, controller = [trial.architecture for trial in trials], self.parts.controller
         if isinstance(controller, SecondsLearner):
-            controller.learn_seconds(architectures, [trial.outcome.seconds for trial in trials])
+            took = [trial.outcome.seconds if isinstance(trial.outcome, Metrics) else 0.0 for trial in trials]
+            controller.learn_seconds(architectures, took)  # a failure does not say how long a success takes
         return controller.update(architectures, [trial.reward for trial in trials])
 
     def _propose(self, count: int) -> list[Architecture]:

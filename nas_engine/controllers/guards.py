@@ -115,8 +115,10 @@ class EntropyFloor:
         entropy = rollout.mean_entropy
         self.boost = min(2 * self.boost, _LARGEST_BOOST) if entropy < self.floor else max(self.boost / 2, 1.0)
         for _ in range(_MOST_HALVINGS):
-            if entropy >= self.floor:
+            if not entropy < self.floor:
                 break
             policy.scale_logits(0.5)
-            entropy = policy.evaluate(rollout.genes).mean_entropy
+            before, entropy = entropy, policy.evaluate(rollout.genes).mean_entropy
+            if 0 < before == entropy:  # uniform already; at 0 the logits are only too large to show the halving
+                break
         return entropy

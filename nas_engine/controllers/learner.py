@@ -21,7 +21,8 @@ from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, StateDict
 
 _FEWEST_TO_REHEARSE = 8
-_HIGHEST_FLOOR = 0.8  # of the entropy of uniform choices: a floor above that would let the policy learn nothing
+_HIGHEST_FLOOR = 0.8  # of the entropy of a fresh policy: a floor above that would let it learn nothing
+_FRESH_DRAWS = 64  # to measure that, under the masks
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Learner:
         self.policy = self._fresh_policy(seed)
         self.proposer = Proposer(space, self, seed, options.likeliest_of, self._log_probs)
         self._adam = GuardedAdam(self.policy.vector, options.learning_rate, options.max_grad_norm)
-        uniform = float(np.mean([math.log(count) for count in space.diagram.choices if count > 1] or [0.0]))
+        uniform = self.policy.evaluate(self.policy.sample(_FRESH_DRAWS, torch.Generator().manual_seed(0))).mean_entropy
         self._floor = EntropyFloor(min(options.entropy_floor, _HIGHEST_FLOOR * uniform))
         self._best = np.empty((0, len(space.decisions)), dtype=np.int64)
         self._start = self._restarts = 0

@@ -19,7 +19,7 @@ from nas_engine.ops.boundary import call_native, require_array
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _OP = "lstm_policy"
-_LARGEST = 1e30
+_SMALLEST, _LARGEST = 1e-30, 1e30
 _CLOSED = -1e9  # logit of a closed choice: its probability is exactly 0 in float32, and 0 * log 0 is 0 rather than NaN
 
 
@@ -136,11 +136,12 @@ def policy_evaluate(policy: Policy, genes: IntArray) -> Evaluation:
     Raises:
         NativeError: an array has the wrong type, device, shape or layout, or `genes` leave the diagram.
     """
+    checked = _require_policy(policy)
+    require_array(_OP, "genes", genes, np.int64, (None, policy.size.decisions))
     module = native.module()
     if module is None:
         return policy_evaluate_reference(policy, genes)
-    handle = module.Policy(*_require_policy(policy))
-    require_array(_OP, "genes", genes, np.int64, (None, policy.size.decisions))
+    handle = module.Policy(*checked)
     outputs = np.empty((3, *genes.shape), dtype=np.float32)
     is_open = np.empty(genes.shape, dtype=np.bool_)
     tape = np.empty(module.policy_tape_size(handle, len(genes)), dtype=np.float32)
@@ -200,14 +201,14 @@ def policy_sample(policy: Policy, uniforms: FloatArray, bonus: FloatArray | None
     Raises:
         NativeError: an array has the wrong type, device, shape or layout.
     """
-    module = native.module()
-    if module is None:
-        return policy_sample_reference(policy, uniforms, bonus)
-    handle = module.Policy(*_require_policy(policy))
-    size = policy.size
+    checked, size = _require_policy(policy), policy.size
     require_array(_OP, "uniforms", uniforms, np.float32, (None, size.decisions))
     if bonus is not None:
         require_array(_OP, "bonus", bonus, np.float32, (size.decisions, size.choices))
+    module = native.module()
+    if module is None:
+        return policy_sample_reference(policy, uniforms, bonus)
+    handle = module.Policy(*checked)
     genes = np.empty(uniforms.shape, dtype=np.int64)
     address = 0 if bonus is None else bonus.ctypes.data
     arguments = (handle, uniforms.ctypes.data, address, len(uniforms), genes.ctypes.data)
@@ -216,17 +217,17 @@ def policy_sample(policy: Policy, uniforms: FloatArray, bonus: FloatArray | None
     return genes
 
 
+@torch.enable_grad()
 def policy_evaluate_reference(policy: Policy, genes: IntArray) -> Evaluation:
     """The same as `policy_evaluate` in PyTorch: the oracle of its tests, and the fallback without the native module."""
     flat, rows = torch.from_numpy(policy.weights).requires_grad_(), torch.from_numpy(genes)
-    weights = weight_views(policy.size, flat)
+    weights, masks = weight_views(policy.size, flat), _masks(policy, rows)
     chosen = 1 + torch.arange(policy.size.decisions) * policy.size.choices + rows
     inputs = torch.cat([torch.zeros_like(chosen[:, :1]), chosen[:, :-1]], dim=1)
     embedded = weights.choice_embedding[inputs] + weights.decision_embedding
     zeros = embedded.new_zeros(1, len(rows), policy.size.hidden)
     hidden, _, _ = torch.lstm(embedded, (zeros, zeros), weights[4:8], True, 1, 0.0, False, False, True)
     logits = torch.einsum("ndh,dhc->ndc", hidden, weights.logit_weight) + weights.logit_bias
-    masks = _masks(policy, rows)
     log_probs = _log_softmax(policy, logits, masks)
     entropies = -(log_probs.exp() * log_probs).sum(dim=2)
     values = hidden @ weights.value_weight[0] + weights.value_bias
@@ -258,7 +259,7 @@ def policy_sample_reference(policy: Policy, uniforms: FloatArray, bonus: FloatAr
         added = None if bonus is None else torch.from_numpy(bonus[decision])
         cumulative = _log_softmax(policy, logits, mask, added).exp().cumsum(dim=1)
         last_open = mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
-        genes[:, decision] = torch.minimum((cumulative <= limits[:, decision, None]).sum(dim=1), last_open)
+        genes[:, decision] = torch.minimum((~(cumulative > limits[:, decision, None])).sum(dim=1), last_open)
         state = transitions[state, genes[:, decision]]
         inputs = 1 + decision * mask.shape[1] + genes[:, decision]
     return genes.numpy()
@@ -280,7 +281,7 @@ def _require_policy(policy: Policy) -> tuple[Any, ...]:
 
 
 def _require_number(name: str, value: object, *, positive: bool) -> None:
-    if not isinstance(value, float | int) or not 0 <= value < _LARGEST or (positive and value == 0):
+    if not isinstance(value, float | int) or not 0 <= value < _LARGEST or (positive and value < _SMALLEST):
         raise NativeError(f"{_OP}: {name} must be finite and {'above' if positive else 'at least'} 0, got {value!r}")
 
 
@@ -314,7 +315,12 @@ def _masks(policy: Policy, genes: Tensor) -> Tensor:
     for decision in range(genes.shape[1]):
         following = transitions[state]
         masks.append(following >= 0)
-        state = following.gather(1, genes[:, decision : decision + 1])[:, 0]
+        gene = genes[:, decision : decision + 1]
+        state = following.gather(1, gene.clamp(0, policy.size.choices - 1))[:, 0]
+        left = (state < 0) | (state >= len(transitions)) | ((gene < 0) | (gene >= policy.size.choices))[:, 0]
+        if left.any():
+            bad = int(left.int().argmax())
+            raise NativeError(f"{_OP}: genes[{bad}] = {genes[bad].tolist()} are no path of the decision diagram")
     return torch.stack(masks, dim=1)
 
 

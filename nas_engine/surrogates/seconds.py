@@ -20,7 +20,8 @@ class SecondsModel:
     def __init__(self, space: SearchSpace) -> None:
         """Nothing is known: every evaluation is expected to take as long as any other."""
         self._features = features_of(space)
-        self._mean, self._coefficients = 0.0, np.zeros(0)
+        self._mean = 0.0
+        self._coefficients: FloatArray = np.zeros(0)
 
     def fit(self, genes: IntArray, seconds: FloatArray) -> None:
         """Believe in `seconds` [n], positive and finite, of distinct `genes` [n, decisions], and in nothing else."""
@@ -29,9 +30,13 @@ class SecondsModel:
             return
         logarithms, features = np.log(seconds), self._features.summary(genes)
         self._mean = float(logarithms.mean())
-        # The form whose system is as large as the data are: there are few.
-        gram = features @ features.T + _PENALTY * np.eye(len(genes))
-        self._coefficients = features.T @ np.linalg.solve(gram, logarithms - self._mean)
+        deviations = logarithms - self._mean
+        if len(genes) < features.shape[1]:  # two forms of one solution: the smaller system is solved
+            gram: FloatArray = features @ features.T + _PENALTY * np.eye(len(genes))
+            self._coefficients = features.T @ np.asarray(np.linalg.solve(gram, deviations))
+        else:
+            gram = features.T @ features + _PENALTY * np.eye(features.shape[1])
+            self._coefficients = np.asarray(np.linalg.solve(gram, features.T @ deviations))
 
     def predict_log(self, genes: IntArray) -> FloatArray:
         """Expected natural logarithm of the seconds of `genes` [m, decisions], [m]."""

@@ -12,6 +12,7 @@ from nas_engine.controllers.guards import EntropyFloor, GuardedAdam
 from nas_engine.controllers.lstm import FloatArray, LSTMPolicy
 from nas_engine.controllers.ppo import PPOController, PPOOptions
 from nas_engine.controllers.reinforce import ReinforceController, ReinforceOptions
+from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 
 
 def small_policy(space) -> LSTMPolicy:
@@ -153,3 +154,13 @@ def test_a_floor_that_no_policy_can_keep_does_not_forbid_learning(space, target,
     controller = PPOController(space, PPOOptions(learning_rate=0.015, entropy_floor=10.0), seed=0)
     run(controller, steps=8)
     assert np.exp(controller.policy.evaluate(np.array([target])).log_probs.sum()) > 4 / space.size
+
+
+def test_what_masks_leave_open_bounds_the_floor():
+    """Of four widths few are open: no policy has the entropy of four, and none is made uniform for the lack of it."""
+    masked = BlockSpace(options=BlockSpaceOptions(blocks=4, widths=4, max_total_width=2))
+    controller = PPOController(masked, PPOOptions(learning_rate=0.015, entropy_floor=1.0, replay=8), seed=0)
+    for _ in range(3):
+        proposed = controller.propose(3)
+        controller.update(proposed, [float(architecture.genes[0]) for architecture in proposed])
+    assert controller.policy.weights.logit_weight.abs().max() > 1e-3

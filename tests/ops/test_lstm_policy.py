@@ -149,7 +149,9 @@ def test_what_is_not_finite_stays_so(poison):
     evaluation = policy_evaluate(policy, genes)
     assert not np.isfinite(evaluation.outputs).all()
     assert not np.isfinite(policy_gradient(policy, evaluation, np.ones_like(evaluation.outputs))).all()
-    assert ((policy_sample(policy, uniforms(policy, 3)) >= 0) & (policy_sample(policy, uniforms(policy, 3)) < 4)).all()
+    for sample in (policy_sample, policy_sample_reference):
+        drawn = sample(policy, uniforms(policy, 3))
+        assert ((drawn >= 0) & (drawn < 4)).all()
 
 
 GOOD = make_policy(PolicySize(3, 4, 5, 6), at_most_nine)
@@ -170,6 +172,7 @@ GOOD = make_policy(PolicySize(3, 4, 5, 6), at_most_nine)
         ("transitions", GOOD.transitions.astype(np.int64), "transitions must have dtype int32"),
         ("transitions", GOOD.transitions[:, :3], "transitions must have shape"),
         ("transitions", GOOD.transitions[:0], "transitions must have at least the start"),
+        ("temperature", 1e-46, "temperature must be finite and above 0, got 1e-46"),
         ("temperature", 0.0, "temperature must be finite and above 0, got 0.0"),
         ("temperature", math.nan, "temperature must be finite"),
         ("temperature", "hot", "temperature must be finite"),
@@ -198,14 +201,17 @@ def test_a_bad_policy_is_refused(field, value, message):
     ],
 )
 def test_bad_genes_are_refused(genes, message):
-    with pytest.raises(NativeError, match=re.escape(message)):
-        policy_evaluate(GOOD, np.array(genes))
+    evaluations = [policy_evaluate, policy_evaluate_reference] if "no path" in message else [policy_evaluate]
+    for evaluate in evaluations:
+        with pytest.raises(NativeError, match=re.escape(message)):
+            evaluate(GOOD, np.array(genes))
 
 
 def test_a_closed_choice_is_no_path():
     policy = make_policy(PolicySize(5, 4, 3, 10), only_the_first_or_the_same)
-    with pytest.raises(NativeError, match=r"genes\[1\] = \[1, 2, 0, 0, 0\] are no path"):
-        policy_evaluate(policy, np.array([[1, 1, 0, 0, 0], [1, 2, 0, 0, 0]]))
+    for evaluate in (policy_evaluate, policy_evaluate_reference):
+        with pytest.raises(NativeError, match=r"genes\[1\] = \[1, 2, 0, 0, 0\] are no path"):
+            evaluate(policy, np.array([[1, 1, 0, 0, 0], [1, 2, 0, 0, 0]]))
 
 
 @pytest.mark.parametrize("target", [99, 2**31 - 1])
