@@ -109,8 +109,9 @@ class PPOModelController:
     Before each proposal the `RewardModel` is fitted to all evaluations; the policy imagines architectures, the model
     scores them by the expected score plus some standard deviations (an upper confidence bound, Srinivas et al. 2010),
     and PPO learns from these scores. The proposal is the unseen architecture with the highest bound, or expected
-    improvement, among those imagined and the neighbours of the best of them and of the best known. Architectures that
-    still wait for their reward count with the score that the model expects, so that several proposals at once differ.
+    improvement, or that per expected second, among those imagined and the neighbours of the best of them and of the
+    best known. Architectures that still wait for their reward count with the score that the model expects, so that
+    several proposals at once differ.
 
     Diagnostics: those of `nas_engine.controllers.ppo.PPOController.learn`, with ``repeated_proposals`` as the share of
     what was imagined that is known already, and of the model: ``model_error`` (root mean square of expected minus

@@ -134,7 +134,7 @@ def policy_evaluate(policy: Policy, genes: IntArray) -> Evaluation:
         genes: int64 [n, decisions].
 
     Raises:
-        NativeError: an array has the wrong type, device, shape or layout, or `genes` leave the diagram.
+        NativeError: an array has the wrong type, shape or layout, or `genes` leave the diagram.
     """
     checked = _require_policy(policy)
     require_array(_OP, "genes", genes, np.int64, (None, policy.size.decisions))
@@ -199,7 +199,7 @@ def policy_sample(policy: Policy, uniforms: FloatArray, bonus: FloatArray | None
         Genes int64 [n, decisions].
 
     Raises:
-        NativeError: an array has the wrong type, device, shape or layout.
+        NativeError: an array has the wrong type, shape or layout.
     """
     checked, size = _require_policy(policy), policy.size
     require_array(_OP, "uniforms", uniforms, np.float32, (None, size.decisions))

@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,12 +48,10 @@ def only_the_first_or_the_same(_: int, before: Hashable, choice: int) -> Hashabl
     return choice if choice in (0, before) or before == 0 else None
 
 
-def make_policy(
-    size: PolicySize, step: Step = anything, seed: int = 0, scale: float = 0.5, **options: float | str
-) -> Policy:
+def make_policy(size: PolicySize, step: Step = anything, seed: int = 0, scale: float = 0.5, **options: Any) -> Policy:
     weights = scale * np.random.default_rng(seed).standard_normal(weight_count(size))
     transitions = DecisionDiagram([size.choices] * size.decisions, 0, step).transitions
-    return Policy(size, weights.astype(np.float32), transitions, **options)  # type: ignore[arg-type]
+    return Policy(size, weights.astype(np.float32), transitions, **options)
 
 
 def uniforms(policy: Policy, n: int, seed: int = 0) -> np.ndarray:
@@ -65,6 +64,7 @@ CASES = [
     (PolicySize(6, 5, 16, 24), 37, {"step": at_most_nine}),
     (PolicySize(5, 4, 3, 10), 17, {"step": only_the_first_or_the_same, "tanh_constant": 2.5}),
     (PolicySize(1, 2, 1, 1), 1, {}),
+    (PolicySize(1, 17, 3, 5), 18, {}),
     (PolicySize(3, 17, 5, 7), 33, {}),
     (PolicySize(2, 40, 9, 11), 100, {"temperature": 0.5}),
     (PolicySize(22, 7, 32, 48), 50, {"scale": 0.2}),
@@ -117,12 +117,11 @@ def test_any_size_agrees(size, n, seed, tanh_constant):
     genes = policy_sample(policy, uniforms(policy, n, seed))
     found, expected = policy_evaluate(policy, genes), policy_evaluate_reference(policy, genes)
     np.testing.assert_allclose(found.outputs, expected.outputs, rtol=1e-4, atol=1e-5)
-    if n:
-        upstream = np.random.default_rng(seed).standard_normal(found.outputs.shape).astype(np.float32)
-        reference = policy_gradient_reference(policy, expected, upstream)
-        np.testing.assert_allclose(
-            policy_gradient(policy, found, upstream), reference, rtol=1e-3, atol=2e-5 * np.abs(reference).max()
-        )
+    upstream = np.random.default_rng(seed).standard_normal(found.outputs.shape).astype(np.float32)
+    reference = policy_gradient_reference(policy, expected, upstream)
+    np.testing.assert_allclose(
+        policy_gradient(policy, found, upstream), reference, rtol=1e-3, atol=2e-5 * np.abs(reference).max()
+    )
 
 
 def test_the_result_does_not_depend_on_the_rest_of_the_batch():
