@@ -74,7 +74,7 @@ class Metrics:
     Attributes:
         values: for example ``{"accuracy": 0.91, "loss": 0.3, "macs": 1.2e6, "latency_ms": 0.8}``; accuracies are
             fractions in [0, 1].
-        seconds: wall time the evaluation took.
+        seconds: wall time the evaluation took, or that a table says it took; 0 where nobody knows.
     """
 
     values: Mapping[str, float]

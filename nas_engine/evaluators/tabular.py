@@ -40,7 +40,8 @@ class TabularEvaluator:
     """Looks accuracies up in a table whose decisions are those of the space, in order.
 
     Metrics: ``accuracy``, and ``simulated_s`` where the table has a cost column. The report columns are not among them:
-    they are test accuracies, by which a search must not choose. An architecture that the table lacks is a `Failure`.
+    they are test accuracies, by which a search must not choose. An evaluation is said to take those simulated seconds.
+    An architecture that the table lacks is a `Failure`.
     """
 
     Options = TabularOptions
@@ -104,5 +105,8 @@ class TabularEvaluator:
     def _outcome(self, row: int, architecture: Architecture) -> Outcome:
         if row < 0:
             return Failure(FailureKind.ERROR, f"table {self.table.name!r} has no row for {architecture.key}")
-        costs = {} if self.table.costs is None else {"simulated_s": float(self.table.costs[row])}
-        return Metrics({"accuracy": float(self._accuracies[row]), **costs})
+        accuracy = {"accuracy": float(self._accuracies[row])}
+        if self.table.costs is None:
+            return Metrics(accuracy)
+        seconds = float(self.table.costs[row])
+        return Metrics({**accuracy, "simulated_s": seconds}, seconds)

@@ -38,6 +38,7 @@ def test_genes_mean_the_same_in_space_and_table() -> None:
     assert isinstance(outcome, Metrics)
     assert outcome.accuracy == pytest.approx(0.3184)
     assert set(outcome.values) == {"accuracy", "simulated_s"}, "test accuracies are not for a search to see"
+    assert outcome.seconds == outcome.values["simulated_s"] > 0, "a controller that learns seconds is told those"
     assert evaluator.fidelity.key.startswith("tabular-nasbench201-val12_cifar100")
 
 
@@ -59,6 +60,7 @@ def test_a_missing_row_is_a_failure(tmp_path: Path) -> None:
     )
     assert isinstance(known, Metrics)
     assert known.accuracy == pytest.approx(0.5)
+    assert known.seconds == 0, "a table without a cost column does not say"
     assert isinstance(missing, Failure)
     assert "has no row for" in missing.message
 
