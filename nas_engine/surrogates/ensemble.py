@@ -17,9 +17,10 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 LENGTH_SCALES = (0.7, 1.0, 1.4)
-_GENES_WEIGHT, _PATHS_WEIGHT, _SUMMARY_WEIGHT, _CONSTANT_WEIGHT = 0.3, 0.3, 1.0, 1.0
+_GENES_WEIGHT, _PATHS_WEIGHT, _CONSTANT_WEIGHT = 0.3, 0.3, 1.0
+_SUMMARY_WEIGHT, _LINEAR_WEIGHT = 1.0, 1.0
 _PROXIES_WEIGHT = 0.5
-_NOISE = 0.02
+_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class RewardModel:
     """Predicts scores of architectures, and how far it may be wrong, from those evaluated so far.
 
     Each member is a Gaussian process (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning",
-    algorithm 2.1) whose kernel adds four similarities: equal genes (exp of minus the Hamming distance over a third
-    of the decisions), equal paths from input to output of a cell (the number of pairs that carry the same
-    operations), near features of the graph (squared exponential), and a constant. Members differ in the length scale
-    of the third; their predictions are averaged with weights in proportion to the marginal likelihood of the data
-    (equation 2.30), so that the data decide how rugged the landscape is.
+    algorithm 2.1) whose kernel adds five similarities: equal genes (exp of minus the Hamming distance over a third
+    of the decisions), equal paths from input to output of a cell (the cosine between the counts of paths that carry
+    the same operations, so that no architecture is more uncertain for having many), near features of the graph
+    (squared exponential), the product of features (linear: what few data can tell of many architectures, such as that
+    larger ones are better), and a constant. Members differ in the length scale of the third; their predictions are
+    averaged with weights in proportion to the marginal likelihood of the data (equation 2.30), so that the data decide
+    how rugged the landscape is.
     """
 
     def __init__(self, space: SearchSpace, length_scales: Sequence[float] = LENGTH_SCALES) -> None:
@@ -68,7 +71,6 @@ class RewardModel:
         self._data = self.points(np.empty((0, len(space.decisions)), dtype=np.int64))
         self._data_codes = np.empty(0, dtype=np.int64)  # of all uncut paths of the data, in order ...
         self._data_counts = np.empty((0, 0), dtype=np.float32)  # ... and how often each of the data has them
-        self._path_scale = 1.0
         self._members: list[tuple[float, FloatArray, FloatArray]] = []  # weight, Cholesky factor, coefficients
 
     def points(self, genes: IntArray, proxies: FloatArray | None = None) -> Points:
@@ -100,7 +102,6 @@ class RewardModel:
         self._data = self.points(genes, proxies)
         self._data_codes = np.unique(self._data.paths[self._data.paths >= 0])
         self._data_counts = _path_counts(self._data.paths, self._data_codes)
-        self._path_scale = max(float(np.mean(_own_equal_paths(self._data.paths))), 1.0)
         fixed, distance = self._parts(self._data)
         fitted = []
         for length in self._length_scales:
@@ -142,16 +143,19 @@ class RewardModel:
         shared: FloatArray = self._shared_by_equal[equal]
         if self._features.has_paths:
             equal_paths = self._data_counts @ _path_counts(points.paths, self._data_codes).T
-            shared += _PATHS_WEIGHT / self._path_scale * equal_paths.astype(np.float64)
+            shared += _PATHS_WEIGHT * equal_paths * _inverse_norms(data.paths)[:, None] * _inverse_norms(points.paths)
         if data.proxies.shape[1]:
             shared += _PROXIES_WEIGHT * data.proxies @ points.proxies.T
+        products = data.summary @ points.summary.T
+        shared += _LINEAR_WEIGHT * products
         squares = (data.summary**2).sum(axis=1)[:, None] + (points.summary**2).sum(axis=1)[None, :]
-        return shared, np.maximum(squares - 2 * data.summary @ points.summary.T, 0.0)
+        return shared, np.maximum(squares - 2 * products, 0.0)
 
     def _prior_variance(self, points: Points) -> FloatArray:
         own = np.full(len(points.made), _CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
         if self._features.has_paths:
-            own += _PATHS_WEIGHT / self._path_scale * _own_equal_paths(points.paths)
+            own += _PATHS_WEIGHT * (points.paths >= 0).any(axis=1)
+        own += _LINEAR_WEIGHT * (points.summary**2).sum(axis=1)
         own += _PROXIES_WEIGHT * (points.proxies**2).sum(axis=1)
         return own
 
@@ -181,8 +185,8 @@ def _path_counts(paths: IntArray, codes: IntArray) -> Float32Array:
     return counts[:, :-1].astype(np.float32)
 
 
-def _own_equal_paths(paths: IntArray) -> IntArray:
-    """Number of pairs of equal uncut paths within each of `paths` [n, paths], int64 [n]."""
+def _inverse_norms(paths: IntArray) -> FloatArray:
+    """One over the Euclidean norm of the counts of the uncut ones among `paths` [n, paths], [n]; 1 where none is."""
     equal = (paths[:, :, None] == paths[:, None, :]) & (paths >= 0)[:, :, None]
-    pairs: IntArray = equal.sum(axis=(1, 2))
-    return pairs
+    inverse: FloatArray = np.maximum(equal.sum(axis=(1, 2)), 1) ** -0.5
+    return inverse
