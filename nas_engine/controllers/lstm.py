@@ -140,8 +140,16 @@ class LSTMPolicy:
         return {name: weight.clone() for name, weight in self.weights._asdict().items()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
-        for name, weight in self.weights._asdict().items():
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: a weight has another shape than here, as of another space or hidden size; nothing is changed.
+        """
+        weights = self.weights._asdict()
+        for name, weight in weights.items():
+            if state[name].shape != weight.shape:
+                raise ValueError(f"{name} of the state is {list(state[name].shape)}, expected {list(weight.shape)}")
+        for name, weight in weights.items():
             weight.copy_(state[name])
 
     @property

@@ -112,6 +112,17 @@ def test_a_copy_has_weights_of_its_own():
     assert not np.array_equal(other.evaluate(genes).log_probs, before)
 
 
+@pytest.mark.parametrize("name", ["logit_bias", "logit_weight"])
+def test_a_state_of_other_shapes_changes_nothing(name: str):
+    policy, other = decided_policy(MASKED), make_policy(MASKED)
+    state = policy.state_dict()
+    state[name] = state[name][:1]  # a shape that could be broadcast
+    before = other.vector.copy()
+    with pytest.raises(ValueError, match=f"{name} of the state"):
+        other.load_state_dict(state)
+    np.testing.assert_array_equal(other.vector, before)
+
+
 def test_temperature_flattens_and_the_tanh_constant_bounds():
     genes = np.array(list(MASKED.diagram))
     sharp = decided_policy(MASKED)
