@@ -94,7 +94,7 @@ def main() -> None:
         rows += rows_of_reward(table, reward)
         for known in KNOWN[:2] if options.quick else (*KNOWN, len(table) // 2):
             large = known > KNOWN[-1]
-            rows += rows_of_model(table, reward, known, 1 if large else 3 if options.quick else 50)
+            rows += rows_of_model(table, reward, known, 1 if large else 3 if options.quick else 20)
     write_rows(rows, options.out)
 
 
