@@ -56,7 +56,7 @@ def fit_device_file(
         ConfigError: a context has no measured architecture.
     """
     rng = np.random.default_rng(seed)
-    architectures = [space.sample(rng) for _ in range(samples)]
+    architectures = space.samples(rng, samples)
     costs = measured.estimate(architectures)
     known = np.isfinite(costs).all(axis=1)
     fitted = known & (np.arange(samples) % _HELD_OUT > 0)

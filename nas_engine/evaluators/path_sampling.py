@@ -22,7 +22,7 @@ def uniform_paths(diagram: DecisionDiagram, count: int, rng: np.random.Generator
 
     Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling", section 3.3.
     """
-    return [diagram.sample(rng) for _ in range(count)]
+    return diagram.samples(rng, count)
 
 
 def sandwich_paths(

@@ -182,8 +182,8 @@ class SearchSpace(ABC):
         return Architecture(self.name, self.diagram.sample(rng))
 
     def samples(self, rng: np.random.Generator, count: int) -> list[Architecture]:
-        """As many calls of `sample`, for spaces that can do them at once."""
-        return [self.sample(rng) for _ in range(count)]
+        """Architectures drawn uniformly, all at once: those that as many calls of `sample` give."""
+        return [Architecture(self.name, genes) for genes in self.diagram.samples(rng, count)]
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All valid architectures that differ in exactly one gene."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 Step = Callable[[int, Hashable, int], Hashable | None]
@@ -159,15 +160,30 @@ class DecisionDiagram:
 
     def sample(self, rng: np.random.Generator) -> tuple[int, ...]:
         """Genes drawn uniformly from *all valid architectures* (not uniformly at each decision)."""
-        state, genes = 0, []
-        for count in self.choices:
-            targets = self.transitions[state, :count]
-            # Ratios of (possibly huge) path counts as floats: exact for counts below 2**53, else within 1e-15.
-            weights = np.array([self._path_counts[t] / self._path_counts[state] if t >= 0 else 0.0 for t in targets])
-            gene = int(rng.choice(count, p=weights / weights.sum()))
-            genes.append(gene)
-            state = int(targets[gene])
-        return tuple(genes)
+        [genes] = self.samples(rng, 1)
+        return genes
+
+    def samples(self, rng: np.random.Generator, count: int) -> list[tuple[int, ...]]:
+        """As many independent draws, all at once: those that as many calls of `sample` give."""
+        uniform = rng.random((count, len(self.choices)))
+        state: IntArray = np.zeros(count, dtype=np.int64)
+        genes = np.empty((count, len(self.choices)), dtype=np.int64)
+        for position in range(len(self.choices)):
+            genes[:, position] = (self._cumulative[state] <= uniform[:, position, None]).sum(axis=1)
+            state = self.transitions[state, genes[:, position]].astype(np.int64)
+        return [tuple(row) for row in genes.tolist()]
+
+    @cached_property
+    def _cumulative(self) -> FloatArray:
+        """Probability that a draw takes a choice or one before it, [states, max_choices]; 1 from the last open one."""
+        # Ratios of (possibly huge) path counts as floats: exact for counts below 2**53, else within 1e-15.
+        cumulative = np.ones(self.transitions.shape)
+        for state, targets in enumerate(self.transitions.tolist()):
+            shares = np.cumsum([self._path_counts[t] / self._path_counts[state] if t >= 0 else 0.0 for t in targets])
+            if shares[-1] > 0:
+                last = max(choice for choice, target in enumerate(targets) if target >= 0)
+                cumulative[state, :last] = shares[:last] / shares[-1]
+        return cumulative
 
     def unrank(self, index: int) -> tuple[int, ...]:
         """The valid architecture number `index` in lexicographic order of genes, 0 <= index < size."""

@@ -46,7 +46,7 @@ class ArchitectureFeatures:
         self.has_paths = self._cell is not None
         small = space.size <= _LARGEST_LISTED_SPACE
         rng = np.random.default_rng(_REFERENCE_SEED)
-        reference = list(space) if small else [space.sample(rng) for _ in range(_REFERENCE_SAMPLES)]
+        reference = list(space) if small else space.samples(rng, _REFERENCE_SAMPLES)
         genes = np.array([architecture.genes for architecture in reference], dtype=np.int64)
         raw = self._raw(genes)
         known = ~np.isnan(raw)

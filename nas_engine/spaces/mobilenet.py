@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 from typing import Annotated
 
@@ -185,8 +186,8 @@ class MobileNetSpace(SearchSpace):
         genes = architecture.genes
         width = self._widths.index(self._widths[genes[0]])
         resolution = self._resolutions.index(self._resolutions[genes[1]])
-        places = self._frames[width, resolution].places
-        layers = [self._smallest_equal(gene, place) for gene, place in zip(genes[2:], places, strict=True)]
+        smallest = self._smallest_equal[width, resolution]
+        layers = [of_place[gene] for gene, of_place in zip(genes[2:], smallest, strict=True)]
         return Architecture(self.name, (width, resolution, *layers))
 
     def build(self, architecture: Architecture) -> MobileNet:
@@ -345,7 +346,16 @@ class MobileNetSpace(SearchSpace):
                 raise ConfigError(f"{name!r} in stage {number} is no layer: {nearest_hint(name, allowed)}")
         return [*map(allowed.index, names), *[self._skip] * (depth - len(names))]
 
-    def _smallest_equal(self, gene: int, place: _Place) -> int:
+    @cached_property
+    def _smallest_equal(self) -> dict[tuple[int, int], list[list[int]]]:
+        """For each width and resolution: of each layer, the gene that stands for each gene."""
+        genes = range(self._skip + 1)
+        return {
+            key: [[self._smallest_equal_of(gene, place) for gene in genes] for place in frame.places]
+            for key, frame in self._frames.items()
+        }
+
+    def _smallest_equal_of(self, gene: int, place: _Place) -> int:
         if gene == self._skip:
             return gene
         kernel, expansion = self.operations[gene]

@@ -181,3 +181,30 @@ def test_ranks_only_what_has_a_gene_for_each_decision():
     for wrong in (np.zeros((4, 1), dtype=int), np.zeros((4, 3), dtype=int), np.zeros(2, dtype=int)):
         with pytest.raises(ValueError, match="rows of 2"):
             diagram.rank(wrong)
+
+
+@given(sum_rules(), st.integers(0, 2**32 - 1))
+def test_many_samples_are_those_drawn_one_by_one(rule, seed):
+    if not valid_sequences(rule):
+        return
+    diagram = diagram_of(rule)
+    together, alone = np.random.default_rng(seed), np.random.default_rng(seed)
+    assert diagram.samples(together, 5) == [diagram.sample(alone) for _ in range(5)]
+    assert together.random() == alone.random()
+    assert diagram.samples(together, 0) == []
+
+
+def test_uniform_numbers_at_their_ends_draw_open_choices():
+    """Closed choices first, in the middle and last: neither 0 nor the largest number below 1 draws one."""
+    diagram = DecisionDiagram([5, 2], 0, lambda position, state, choice: 0 if position or choice in (1, 3) else None)
+
+    class Constant(np.random.Generator):
+        value = 0.0
+
+        def random(self, size=None, *args, **kwargs):
+            return np.full(size, self.value)
+
+    rng = Constant(np.random.PCG64(0))
+    assert diagram.sample(rng) == (1, 0)
+    rng.value = np.nextafter(1.0, 0.0)
+    assert diagram.sample(rng) == (3, 1)
