@@ -42,8 +42,8 @@ class PPOModelOptions(Options):
     acquisition: Literal["ucb", "ei", "ei_per_second"] = Field(
         "ucb",
         description="what the proposal has most of: ucb, the expected score plus optimism; ei, expected improvement on "
-        "the best known, which is faster and gets stuck more often; or ei_per_second, for a budget of time where "
-        "evaluations differ in cost; the policy learns from ucb in any case",
+        "the best known; or ei_per_second, for a budget of time where evaluations differ in cost; the policy learns "
+        "from ucb in any case",
     )
     imagined: int = Field(48, ge=2, description="architectures that the policy imagines, and the model scores, a round")
     rounds: int = Field(1, ge=1, description="rounds of imagining and learning at a time")
