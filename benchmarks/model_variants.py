@@ -1,8 +1,8 @@
 """What of ppo-model, its reward model and its zero-cost proxies earns the results on NAS-Bench-201.
 
-Variants that are no options: parts of the kernel left out or weighted otherwise, the warm start alone, the features
-alone, and expected improvement divided by the true cost of an evaluation. Settings are chosen by val12_cifar10, the
-reward, alone, and on seeds that no reported result uses.
+Among them what is no option: parts of the kernel left out or weighted otherwise, proxies that choose the start and the
+candidates but are hidden from the model, a random start, and expected improvement divided by the true cost of an
+evaluation. Settings are chosen by val12_cifar10, the reward, alone, and on seeds that no reported result uses.
 
     python model_variants.py --seeds 200 --proxies results/nasbench201_proxies.csv.gz --out results/model_variants.json
 """
@@ -89,7 +89,7 @@ VARIANTS = (
     _variant("naswot,synflow", asked=TWO),
     _variant("all three proxies", asked=(*TWO, "grad_norm")),
     _variant("naswot,synflow, random start", make=RandomStart, asked=TWO),
-    _variant("naswot,synflow, warm start only", asked=TWO, weights={"_PROXIES_WEIGHT": 1e-9}),
+    _variant("naswot,synflow, hidden from the model", asked=TWO, weights={"_PROXIES_WEIGHT": 1e-9}),
     _variant("naswot,synflow, ei", asked=TWO, acquisition="ei"),
     _variant("naswot,synflow, ei per second", make=ImprovementPerSecond, asked=TWO, acquisition="ei"),
     _variant("naswot,synflow, ei per expected second", asked=TWO, acquisition="ei_per_second"),
@@ -111,7 +111,7 @@ def weights_of(variant: Variant) -> Iterator[None]:
             setattr(ensemble, name, value)
 
 
-def results_of(proxies: Path | None, number: int, budget: str, seeds: range) -> list[SeedResult]:
+def results_of(proxies: Path, number: int, budget: str, seeds: range) -> list[SeedResult]:
     """Some seeds of a variant, in this process."""
     torch.set_num_threads(1)
     space = TableSpace(load_table(load_description("nasbench201", proxies=proxies)))
@@ -140,7 +140,7 @@ def main() -> None:
     """Run all variants and write means and standard errors."""
     parser = arguments(__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--proxies", type=Path, help="what zero_cost_proxies.py wrote")
+    parser.add_argument("--proxies", type=Path, required=True, help="what zero_cost_proxies.py wrote")
     options = parser.parse_args()
     count = 4 if options.quick else options.seeds
     shares = [range(_FIRST_SEED + start, _FIRST_SEED + count, 8) for start in range(min(8, count))]

@@ -39,9 +39,9 @@ class TabularOptions(Options):
 class TabularEvaluator:
     """Looks accuracies up in a table whose decisions are those of the space, in order.
 
-    Metrics: ``accuracy``, and ``simulated_s`` where the table has a cost column. The report columns are not among them:
-    they are test accuracies, by which a search must not choose. An evaluation is said to take those simulated seconds.
-    An architecture that the table lacks is a `Failure`.
+    Metrics: ``accuracy``, and where the table has a cost column ``simulated_s``, which is `Metrics.seconds` too. The
+    report columns are not among them: they are test accuracies, by which a search must not choose. An architecture that
+    the table lacks is a `Failure`.
     """
 
     Options = TabularOptions

@@ -182,7 +182,10 @@ class SearchSpace(ABC):
         return Architecture(self.name, self.diagram.sample(rng))
 
     def samples(self, rng: np.random.Generator, count: int) -> list[Architecture]:
-        """Architectures drawn uniformly, all at once: those that as many calls of `sample` give."""
+        """Architectures drawn uniformly, all at once: those that as many calls of `sample` give.
+
+        A space that draws in a way of its own overrides both.
+        """
         return [Architecture(self.name, genes) for genes in self.diagram.samples(rng, count)]
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:

@@ -46,10 +46,10 @@ class RewardModel:
     Each member is a Gaussian process (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning",
     algorithm 2.1) whose kernel adds five similarities: equal genes (exp of minus the Hamming distance over a third
     of the decisions), equal paths from input to output of a cell (the cosine between the counts of paths that carry
-    the same operations, so that no architecture is more uncertain for having many), near features of the graph
-    (squared exponential), the product of features (linear: what few data can tell of many architectures, such as that
-    larger ones are better), and a constant. Members differ in the length scale of the third; their predictions are
-    averaged with weights in proportion to the marginal likelihood of the data (equation 2.30), so that the data decide
+    the same operations), near features of the graph (squared exponential), the product of features (linear: what few
+    data can tell of many architectures, such as that larger ones are better), and a constant; proxies, where they are
+    given, add a product of their own. Members differ in the length scale of the third; their predictions are averaged
+    with weights in proportion to the marginal likelihood of the data (equation 2.30), so that the data decide
     how rugged the landscape is.
     """
 
@@ -186,7 +186,7 @@ def _path_counts(paths: IntArray, codes: IntArray) -> Float32Array:
 
 
 def _inverse_norms(paths: IntArray) -> FloatArray:
-    """One over the Euclidean norm of the counts of the uncut ones among `paths` [n, paths], [n]; 1 where none is."""
+    """1 / Euclidean norm of how often each uncut path occurs among `paths` [n, paths], [n]; 1 where all are cut."""
     equal = (paths[:, :, None] == paths[:, None, :]) & (paths >= 0)[:, :, None]
     inverse: FloatArray = np.maximum(equal.sum(axis=(1, 2)), 1) ** -0.5
     return inverse

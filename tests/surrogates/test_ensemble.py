@@ -28,10 +28,11 @@ Array = np.ndarray[Any, Any]
 Genes = Array
 
 
-@pytest.fixture(scope="module", params=["nasbench201", "blocks", "mobilenet"])
+@pytest.fixture(scope="module", params=["nasbench201", "disconnected", "blocks", "mobilenet"])
 def space(request: pytest.FixtureRequest) -> SearchSpace:
     made: dict[str, Callable[[], SearchSpace]] = {
         "nasbench201": lambda: NASBench201Space(SHAPE),
+        "disconnected": lambda: NASBench201Space(SHAPE, NASBench201Space.Options(allow_disconnected=True)),
         "blocks": BlockSpace,
         "mobilenet": lambda: MobileNetSpace(SHAPE),
     }
