@@ -85,7 +85,7 @@ def _row(case: str, variant: str, metric: str, value: float, unit: str) -> Row:
 
 
 def main() -> None:
-    """All bounds for all rewards."""
+    """Write all rows for all rewards."""
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--file", type=Path, help="the table, where it is not in NAS_ENGINE_DATA")
     options = parser.parse_args()

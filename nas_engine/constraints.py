@@ -107,7 +107,7 @@ def feasibility_report(
         InfeasibleError: no architecture meets the constraints; the message says what is reachable.
     """
     exhaustive = space.size <= 10 * samples
-    drawn = space if exhaustive else (space.sample(rng) for _ in range(samples))
+    drawn = space if exhaustive else space.samples(rng, samples)
     survey = _Survey(space, [space.canonical(architecture) for architecture in drawn], estimate, exhaustive)
     known = tuple(constraint for constraint in constraints if constraint.metric in survey.columns)
     example = survey.closest(known, budget=10 * samples)

@@ -38,7 +38,7 @@ class LinearBasis:
             self._pairs = []
         self._graph = features_of(space)
         rng = np.random.default_rng(0)
-        drawn = np.array([space.sample(rng).genes for _ in range(_VOCABULARY_SAMPLES)], dtype=np.int64)
+        drawn = space.genes(space.samples(rng, _VOCABULARY_SAMPLES))
         codes = np.unique(self._graph.path_codes(drawn))
         self._paths = codes[codes >= 0]
         pair_columns = sum(self._choices[i] * self._choices[j] for i, j in self._pairs)

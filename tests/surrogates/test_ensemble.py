@@ -188,7 +188,7 @@ def test_it_is_sure_where_it_has_been_and_unsure_far_away(cells: NASBench201Spac
     expected = kernel(cells, farthest, farthest, 1.0)[0, 0]
     # All that one score tells of a cell far away is the constant they share.
     assert everywhere.max() ** 2 > expected - 1.0
-    assert everywhere.max() > 5 * at
+    assert everywhere.max() > 9 * at  # of about 10; the deviation of the noise is 0.32
 
 
 def test_repeated_architectures_and_no_scatter_are_no_obstacle(cells: NASBench201Space) -> None:
