@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nas_engine.controllers.base import Diagnostics
 from nas_engine.controllers.lstm import IntArray
@@ -28,16 +28,20 @@ from nas_engine.surrogates.ensemble import RewardModel
 from nas_engine.surrogates.seconds import SecondsModel
 from nas_engine.types import Architecture, StateDict
 
+_DEFAULTS_WITH_PROXIES: Mapping[str, Any] = {"random_first": 1, "optimism": [1.0, 2.0]}
+
 
 class PPOModelOptions(Options):
     """Options of `PPOModelController`."""
 
-    random_first: int = Field(3, ge=1, description="random architectures before the model is asked")
+    random_first: int = Field(
+        3, ge=1, description="architectures before the model is asked: random ones, or the best by proxies, then 1"
+    )
     optimism: list[float] = Field(
         [1.0, 2.0, 4.0],
         min_length=1,
         description="standard deviations added to the expected score, one after the other, in what the policy learns "
-        "from and in ucb: larger explores more",
+        "from and in ucb: larger explores more; 1, 2 with proxies, which tell much beforehand",
     )
     acquisition: Literal["ucb", "ei", "ei_per_second"] = Field(
         "ucb",
@@ -64,11 +68,20 @@ class PPOModelOptions(Options):
         (), description="zero-cost proxies that the model sees too: naswot, synflow, grad_norm; none: off"
     )
     proxy_pool: int = Field(
-        200, ge=1, description="random architectures whose proxies are computed first; the best of them are evaluated"
+        1000,
+        ge=1,
+        description="random architectures whose proxies are computed first: the best is evaluated, and all others are "
+        "compared with them",
     )
     proxy_candidates: int = Field(
         16, ge=1, description="most promising architectures whose proxies are computed before each proposal"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_proxies(cls, given: Any) -> Any:
+        """With proxies the model knows much before the first evaluation, so other defaults serve it better."""
+        return {**_DEFAULTS_WITH_PROXIES, **given} if isinstance(given, dict) and given.get("proxies") else given
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ class PPOModelController:
         self.policy = self._ppo.policy
         self._seen = self._ppo.proposer.seen
         self._model = RewardModel(space)
-        self._proxies = None if proxies is None else ProxyMemory(proxies)
+        self._proxies = None if proxies is None else ProxyMemory(proxies, space)
         self._expected: dict[Architecture, float] = {}
         self._seconds: dict[Architecture, float] = {}
         self._seconds_model = SecondsModel(space)
@@ -201,7 +214,7 @@ class PPOModelController:
         """Continue from `state`."""
         self._ppo.load_state_dict(state["ppo"])
         if self._proxies is not None:
-            self._proxies.load_state_dict(state["proxies"], self.space.name)
+            self._proxies.load_state_dict(state["proxies"])
         for values, name in ((self._expected, "expected"), (self._seconds, "seconds")):
             values.clear()
             values.update((Architecture(self.space.name, tuple(genes)), value) for genes, value in state[name])
@@ -210,6 +223,9 @@ class PPOModelController:
         self._generator.set_state(state["generator"])
 
     def _next(self) -> Architecture:
+        if self._proxies is not None and not self._proxies.reference:
+            drawn = self.space.samples(self._rng, self.options.proxy_pool)
+            self._proxies.compute([self.space.canonical(architecture) for architecture in drawn])
         known = len(self._seen.rewards)
         if known < self.options.random_first or self._seen.exhausted:
             return self._best_by_proxies() or self._seen.draw(self._rng)
@@ -289,14 +305,15 @@ class PPOModelController:
         return improvement - self._seconds_model.predict_log(self.space.genes(candidates.architectures))
 
     def _looked_at(self, candidates: Candidates, optimism: float) -> Candidates:
-        """The most promising unseen architectures, their proxies computed, and all others so known.
-
-        All are predicted anew: what was computed last changes how every architecture stands by its proxies.
-        """
+        """All unseen architectures whose proxies are known, after those of the most promising others are computed."""
         assert self._proxies is not None
         values = self._acquisition(candidates, optimism)
-        unseen = self._seen.unseen_among(candidates.architectures)
-        promising = heapq.nlargest(self.options.proxy_candidates, unseen, key=values.__getitem__)
+        unknown = [
+            position
+            for position in self._seen.unseen_among(candidates.architectures)
+            if candidates.architectures[position] not in self._proxies.values
+        ]
+        promising = heapq.nlargest(self.options.proxy_candidates, unknown, key=values.__getitem__)
         self._proxies.compute(candidates.at(promising).architectures)
         known = list(self._proxies.values)
         return self._predicted([known[position] for position in self._seen.unseen_among(known)])
@@ -305,9 +322,6 @@ class PPOModelController:
         """The best unseen architecture of a random pool, by the mean rank of its proxies; None without proxies."""
         if self._proxies is None:
             return None
-        if not self._proxies.values:
-            drawn = [self.space.canonical(self.space.sample(self._rng)) for _ in range(self.options.proxy_pool)]
-            self._proxies.compute(drawn)
         best = (self._seen.claim(architecture) for architecture in self._proxies.best(self.options.proxy_pool))
         return next((architecture for architecture in best if architecture is not None), None)
 

@@ -61,7 +61,7 @@ class ArchitectureFeatures:
 
     def summary(self, genes: IntArray) -> FloatArray:
         """Standardised features of valid `genes` [n, decisions], float64 [n, features]; what is not known counts 0."""
-        return self.both(genes)[0]
+        return self._summary(genes) if self._listed is None else self._listed[0][self.space.diagram.rank(genes)]
 
     def path_codes(self, genes: IntArray) -> IntArray:
         """The operations along each path from input to output, as numbers: int64 [n, paths].
@@ -69,14 +69,7 @@ class ArchitectureFeatures:
         Operations that pass their input on are left out, so paths that compute the same have the same number.
         -1: the path is cut by a zero operation.
         """
-        return self.both(genes)[1]
-
-    def both(self, genes: IntArray) -> tuple[FloatArray, IntArray]:
-        """`summary` and `path_codes` of the same `genes`, which are looked up once."""
-        if self._listed is not None:
-            rows = self.space.diagram.rank(genes)
-            return self._listed[0][rows], self._listed[1][rows]
-        return self._summary(genes), self._path_codes(genes)
+        return self._path_codes(genes) if self._listed is None else self._listed[1][self.space.diagram.rank(genes)]
 
     def _summary(self, genes: IntArray) -> FloatArray:
         features: FloatArray = (self._raw(genes)[:, self._varies] - self._mean) / self._deviation

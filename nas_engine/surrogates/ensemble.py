@@ -17,9 +17,9 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 LENGTH_SCALES = (0.7, 1.0, 1.4)
-_GENES_WEIGHT, _PATHS_WEIGHT, _CONSTANT_WEIGHT = 0.3, 0.3, 1.0
+_GENES_WEIGHT, _CONSTANT_WEIGHT = 0.3, 1.0
 _SUMMARY_WEIGHT, _LINEAR_WEIGHT = 1.0, 1.0
-_PROXIES_WEIGHT = 0.5
+_PROXIES_SLOPE, _PROXIES_WEIGHT = 0.6, 0.1
 _NOISE = 0.1
 
 
@@ -30,13 +30,11 @@ class Points:
     Attributes:
         made: float32 [n, choices of all decisions], 1 where a choice was made and 0 elsewhere.
         summary: float64 [n, features], scaled so that two random architectures are about sqrt(2) apart.
-        paths: int64 [n, paths], see `nas_engine.spaces.features.ArchitectureFeatures.path_codes`.
-        proxies: float64 [n, proxies], standardised.
+        proxies: float64 [n, proxies], standardised and divided by the square root of their number.
     """
 
     made: Float32Array
     summary: FloatArray
-    paths: IntArray
     proxies: FloatArray
 
 
@@ -44,13 +42,15 @@ class RewardModel:
     """Predicts scores of architectures, and how far it may be wrong, from those evaluated so far.
 
     Each member is a Gaussian process (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning",
-    algorithm 2.1) whose kernel adds five similarities: equal genes (exp of minus the Hamming distance over a third
-    of the decisions), equal paths from input to output of a cell (the cosine between the counts of paths that carry
-    the same operations), near features of the graph (squared exponential), the product of features (linear: what few
-    data can tell of many architectures, such as that larger ones are better), and a constant; proxies, where they are
-    given, add a product of their own. Members differ in the length scale of the third; their predictions are averaged
-    with weights in proportion to the marginal likelihood of the data (equation 2.30), so that the data decide
-    how rugged the landscape is.
+    algorithm 2.1) whose kernel adds four similarities: equal genes (exp of minus the Hamming distance over a third
+    of the decisions), near features of the graph (squared exponential), the product of features (linear: what few
+    data can tell of many architectures, such as that larger ones are better), and a constant. Members differ in the
+    length scale of the second; their predictions are averaged with weights in proportion to the marginal likelihood of
+    the data (equation 2.30), so that the data decide how rugged the landscape is.
+
+    Proxies, where they are given, are linear with weights that are expected to be positive (an explicit basis with a
+    Gaussian prior on its weights, section 2.7): what an architecture scores is expected to rise with the mean of its
+    proxies, before anything was evaluated, and the data may say otherwise.
     """
 
     def __init__(self, space: SearchSpace, length_scales: Sequence[float] = LENGTH_SCALES) -> None:
@@ -69,8 +69,6 @@ class RewardModel:
             np.arange(len(space.decisions)), [len(decision.choices) for decision in space.decisions]
         )
         self._data = self.points(np.empty((0, len(space.decisions)), dtype=np.int64))
-        self._data_codes = np.empty(0, dtype=np.int64)  # of all uncut paths of the data, in order ...
-        self._data_counts = np.empty((0, 0), dtype=np.float32)  # ... and how often each of the data has them
         self._members: list[tuple[float, FloatArray, FloatArray]] = []  # weight, Cholesky factor, coefficients
 
     def points(self, genes: IntArray, proxies: FloatArray | None = None) -> Points:
@@ -82,9 +80,9 @@ class RewardModel:
         if proxies is not None and not np.isfinite(proxies).all():
             raise ValueError("proxies of architectures must be finite")
         made = (genes[:, self._decision_of_choice] == self._choices).astype(np.float32)
-        summary, paths = self._features.both(genes)
+        summary = self._features.summary(genes)
         more = np.empty((len(genes), 0)) if proxies is None else proxies / np.sqrt(max(proxies.shape[1], 1))
-        return Points(made, summary / np.sqrt(max(summary.shape[1], 1)), paths, more)
+        return Points(made, summary / np.sqrt(max(summary.shape[1], 1)), more)
 
     def fit(self, genes: IntArray, scores: FloatArray, proxies: FloatArray | None = None) -> None:
         """Believe in `scores` [n] of distinct `genes` [n, decisions], n >= 1, and in nothing else.
@@ -100,16 +98,15 @@ class RewardModel:
         if not np.isfinite(scores).all():
             raise ValueError("scores of architectures must be finite")
         self._data = self.points(genes, proxies)
-        self._data_codes = np.unique(self._data.paths[self._data.paths >= 0])
-        self._data_counts = _path_counts(self._data.paths, self._data_codes)
+        unexpected = scores - _prior_mean(self._data)
         fixed, distance = self._parts(self._data)
         fitted = []
         for length in self._length_scales:
             kernel = fixed + _near(distance, length)
             kernel.flat[:: len(kernel) + 1] += _NOISE
             factor = _cholesky(kernel)
-            coefficients, _ = lapack.dpotrs(factor, scores, lower=True)
-            evidence = -0.5 * float(scores @ coefficients) - float(np.log(factor.diagonal()).sum())
+            coefficients, _ = lapack.dpotrs(factor, unexpected, lower=True)
+            evidence = -0.5 * float(unexpected @ coefficients) - float(np.log(factor.diagonal()).sum())
             fitted.append((evidence, factor, coefficients))
         best = max(evidence for evidence, _, _ in fitted)
         total = sum(np.exp(evidence - best) for evidence, _, _ in fitted)
@@ -122,13 +119,13 @@ class RewardModel:
         """
         points = self.points(genes, proxies)
         fixed, distance = self._parts(points)
-        prior = self._prior_variance(points)
+        prior_mean, prior_variance = _prior_mean(points), _prior_variance(points)
         mean, second_moment = np.zeros(len(genes)), np.zeros(len(genes))
         for length, (weight, factor, coefficients) in zip(self._length_scales, self._members, strict=True):
             kernel = fixed + _near(distance, length)
-            expected = kernel.T @ coefficients
+            expected = prior_mean + kernel.T @ coefficients
             explained, _ = lapack.dtrtrs(factor, kernel, lower=True)
-            variance = np.maximum(prior - (explained * explained).sum(axis=0), 1e-9)
+            variance = np.maximum(prior_variance - (explained * explained).sum(axis=0), 1e-9)
             mean += weight * expected
             second_moment += weight * (variance + expected * expected)
         return mean, np.sqrt(np.maximum(second_moment - mean * mean, 1e-9))
@@ -136,14 +133,11 @@ class RewardModel:
     def _parts(self, points: Points) -> tuple[FloatArray, FloatArray]:
         """Part of the kernel that all members share, and squared distances of features; [data, points].
 
-        Equal genes and equal paths are counted by products of matrices, which are exact in float32.
+        Equal genes are counted by a product of matrices, which is exact in float32.
         """
         data = self._data
         equal = (data.made @ points.made.T).astype(np.int64)
         shared: FloatArray = self._shared_by_equal[equal]
-        if self._features.has_paths:
-            equal_paths = self._data_counts @ _path_counts(points.paths, self._data_codes).T
-            shared += _PATHS_WEIGHT * equal_paths * _inverse_norms(data.paths)[:, None] * _inverse_norms(points.paths)
         if data.proxies.shape[1]:
             shared += _PROXIES_WEIGHT * data.proxies @ points.proxies.T
         products = data.summary @ points.summary.T
@@ -151,13 +145,16 @@ class RewardModel:
         squares = (data.summary**2).sum(axis=1)[:, None] + (points.summary**2).sum(axis=1)[None, :]
         return shared, np.maximum(squares - 2 * products, 0.0)
 
-    def _prior_variance(self, points: Points) -> FloatArray:
-        own = np.full(len(points.made), _CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
-        if self._features.has_paths:
-            own += _PATHS_WEIGHT * (points.paths >= 0).any(axis=1)
-        own += _LINEAR_WEIGHT * (points.summary**2).sum(axis=1)
-        own += _PROXIES_WEIGHT * (points.proxies**2).sum(axis=1)
-        return own
+
+def _prior_mean(points: Points) -> FloatArray:
+    mean: FloatArray = _PROXIES_SLOPE * points.proxies.sum(axis=1) / np.sqrt(max(points.proxies.shape[1], 1))
+    return mean
+
+
+def _prior_variance(points: Points) -> FloatArray:
+    own: FloatArray = _LINEAR_WEIGHT * (points.summary**2).sum(axis=1)
+    own += _PROXIES_WEIGHT * (points.proxies**2).sum(axis=1)
+    return own + (_CONSTANT_WEIGHT + _GENES_WEIGHT + _SUMMARY_WEIGHT)
 
 
 def _cholesky(kernel: FloatArray) -> FloatArray:
@@ -173,20 +170,3 @@ def _near(squared_distance: FloatArray, length: float) -> FloatArray:
     near: FloatArray = squared_distance / (-2 * length * length)
     np.exp(near, out=near)
     return np.multiply(near, _SUMMARY_WEIGHT, out=near)
-
-
-def _path_counts(paths: IntArray, codes: IntArray) -> Float32Array:
-    """How many of `paths` [n, paths] have each of the sorted `codes`, float32 [n, codes]."""
-    columns = len(codes) + 1  # the last one is for paths of no such code
-    place = np.searchsorted(codes, paths)
-    place[np.append(codes, -1)[place] != paths] = len(codes)
-    cells = np.arange(len(paths))[:, None] * columns + place
-    counts = np.bincount(cells.ravel(), minlength=len(paths) * columns).reshape(len(paths), columns)
-    return counts[:, :-1].astype(np.float32)
-
-
-def _inverse_norms(paths: IntArray) -> FloatArray:
-    """1 / Euclidean norm of how often each uncut path occurs among `paths` [n, paths], [n]; 1 where all are cut."""
-    equal = (paths[:, :, None] == paths[:, None, :]) & (paths >= 0)[:, :, None]
-    inverse: FloatArray = np.maximum(equal.sum(axis=(1, 2)), 1) ** -0.5
-    return inverse
