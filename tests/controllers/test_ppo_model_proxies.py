@@ -49,7 +49,7 @@ class TestContract(ControllerContract):
 def test_starts_with_the_best_of_a_random_pool(space: BlockSpace) -> None:
     proxies = Written()
     controller = PPOModelController(space, OPTIONS, seed=1, proxies=proxies)
-    first = controller.propose(3)
+    first = controller.propose(3)  # none is evaluated yet
     pool = list(proxies.asked)
     assert 20 < len(pool) <= 30
     assert len(set(pool)) == len(pool)
@@ -157,27 +157,68 @@ def test_proxies_must_be_those_that_the_options_name(space: BlockSpace, named: t
         PPOModelController(space, PPOModelOptions(proxies=named), 0, handed())
 
 
-def test_the_model_learns_which_way_a_proxy_points() -> None:
-    """Of architectures that differ in nothing else it expects those of the higher, or lower, value to be better."""
+def test_proxies_are_trusted_until_the_data_say_otherwise() -> None:
+    """Of architectures that differ in nothing else: one score, then scores that follow the proxy, or contradict it."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=5))
     genes = space.genes(list(space))
-    rng = np.random.default_rng(0)
-    standing = rng.standard_normal((len(genes), 1))
-    for sign in (1, -1):
+    standing = np.random.default_rng(0).standard_normal((len(genes), 1))
+
+    def rise(count: int, sign: float) -> float:
         model = RewardModel(space)
-        model.fit(genes[:12], sign * standing[:12, 0], standing[:12])
-        low, high = model.predict(genes[12:13].repeat(2, 0), np.array([[-1.0], [1.0]]))[0]
-        assert sign * (high - low) > 0.5
+        model.fit(genes[:count], sign * standing[:count, 0], standing[:count])
+        low, high = model.predict(genes[20:21].repeat(2, 0), np.array([[-1.0], [1.0]]))[0]
+        return float(high - low)
+
+    assert rise(1, 0.0) > 1.0
+    assert rise(20, 1.0) > 1.5
+    assert rise(20, -1.0) < -0.5
 
 
 def test_a_proxy_beyond_the_data_leaves_the_model_less_certain() -> None:
-    """A predicted deviation counts what proxies vary by: far from the data it is larger for larger values."""
+    """A predicted variance counts what proxies vary by: far from the data it grows with the square of their value."""
     space = BlockSpace(options=BlockSpaceOptions(blocks=2, widths=5))
     genes = space.genes(list(space))
     model = RewardModel(space)
-    model.fit(genes[:3], np.array([0.1, -0.1, 0.0]), np.array([[0.1], [0.0], [-0.1]]))
-    _, (near, far) = model.predict(genes[12:13].repeat(2, 0), np.array([[0.0], [3.0]]))
-    assert far > near + 0.5
+    model.fit(genes[:3], np.array([0.1, -0.1, 0.0]), np.zeros((3, 1)))
+    _, (near, far, farther) = model.predict(genes[12:13].repeat(3, 0), np.array([[0.0], [3.0], [6.0]]))
+    assert far > near + 0.2
+    assert (farther**2 - near**2) / (far**2 - near**2) == pytest.approx(4, rel=1e-6)
+
+
+def test_with_proxies_the_model_is_asked_at_once_and_explores_less() -> None:
+    """Unless the options say otherwise; both are in what is written down of a run."""
+    assert (PPOModelOptions().random_first, PPOModelOptions().optimism) == (3, [1.0, 2.0, 4.0])
+    options = PPOModelOptions(proxies=("naswot",))
+    assert (options.random_first, options.optimism) == (1, [1.0, 2.0])
+    chosen = PPOModelOptions(proxies=("naswot",), random_first=4, optimism=[3.0])
+    assert (chosen.random_first, chosen.optimism) == (4, [3.0])
+    assert PPOModelOptions.model_validate(options.model_dump()) == options
+    assert PPOModelOptions.model_validate(chosen.model_dump()) == chosen
+
+
+def test_each_proposal_looks_at_architectures_not_looked_at_before() -> None:
+    cells, proxies = NASBench201Space(ne.types.ImageShape(3, 32, 32, 10)), Written()
+    controller = PPOModelController(cells, OPTIONS, seed=1, proxies=proxies)
+    [proposed] = controller.propose(1)
+    for _ in range(5):
+        controller.update([proposed], [float(sum(proposed.genes))])
+        before = len(proxies.asked)
+        [proposed] = controller.propose(1)
+        assert len(proxies.asked) == before + OPTIONS.proxy_candidates
+        assert len(set(proxies.asked)) == len(proxies.asked)
+
+
+def test_what_was_told_before_is_compared_with_a_random_pool(space: BlockSpace) -> None:
+    """Evaluations from elsewhere come first: the pool is drawn all the same, and they are no part of it."""
+    proxies = Written()
+    controller = PPOModelController(space, OPTIONS, seed=1, proxies=proxies)
+    best = Architecture(space.name, (0, 0, 0, 0))
+    controller.update([best], [0.1])
+    controller.propose(1)
+    assert controller._proxies is not None
+    pool = list(dict.fromkeys(proxies.asked))[: controller._proxies.reference]
+    assert 20 < len(pool) <= OPTIONS.proxy_pool
+    assert len(proxies.asked) > len(pool)
 
 
 def test_networks_of_a_real_space() -> None:

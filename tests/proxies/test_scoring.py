@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from nas_engine.proxies.base import check_proxy_names
 from nas_engine.proxies.memory import ProxyMemory
 from nas_engine.proxies.scoring import PROXIES, NetworkProxies
 from nas_engine.spaces.nasbench201 import NASBench201Options, NASBench201Space
+from nas_engine.testing.block_space import BlockSpace, BlockSpaceOptions
 from nas_engine.types import Architecture
 
 
@@ -101,33 +103,67 @@ class Listed:
         return np.array([self.values[a.genes[0]] for a in architectures])
 
 
+NUMBERS = BlockSpace(options=BlockSpaceOptions(blocks=1, widths=10))
+
+
 def numbered(*numbers: int) -> list[Architecture]:
-    return [Architecture("listed", (number,)) for number in numbers]
+    return [Architecture(NUMBERS.name, (number,)) for number in numbers]
 
 
 def test_memory_pays_once() -> None:
     source = Listed()
-    memory = ProxyMemory(source)
+    memory = ProxyMemory(source, NUMBERS)
     memory.compute(numbered(0, 1, 0))
     memory.compute(numbered(1, 2))
     assert source.asked == [0, 1, 2]
 
 
 def test_standing_is_that_of_the_rank() -> None:
-    """Normal quantiles of (rank - 1/2) / n: neither outliers nor infinities stretch the scale; unknown is 0."""
-    memory = ProxyMemory(Listed())
+    """Normal quantiles of (rank - 1/2) / n: neither outliers nor infinities stretch the scale; NaN is 0."""
+    memory = ProxyMemory(Listed(), NUMBERS)
     assert np.array_equal(memory.normal_scores(numbered(0, 1)), np.zeros((2, 2)))
     memory.compute(numbered(0, 1, 2, 3, 4))
-    standing = memory.normal_scores(numbered(2, 0, 1, 3, 4, 9))
+    standing = memory.normal_scores(numbered(2, 0, 1, 3, 4))
     quantiles = [-1.2815515655446008, -0.5244005127080409, 0.0, 0.5244005127080407, 1.2815515655446004]
-    assert standing[:, 0] == pytest.approx([*quantiles, 0.0])
+    assert standing[:, 0] == pytest.approx(quantiles)
     # Of the other proxy four are known, of which two are equal and best: ranks 3 and 4 are both 3.5.
     assert standing[:, 1] == pytest.approx([0.6744897501960817, -0.3186393639643752, 0, 0.6744897501960817,
-                                            -1.1503493803760079, 0.0])  # fmt: skip
+                                            -1.1503493803760079])  # fmt: skip
+
+
+def test_all_are_compared_with_those_of_the_first_call() -> None:
+    """However many good ones are looked at later, none of them stands any worse."""
+    memory = ProxyMemory(Listed(), NUMBERS)
+    memory.compute(numbered(0, 1, 2))
+    before = memory.normal_scores(numbered(0, 1, 2))
+    memory.compute(numbered(3, 4))
+    assert np.array_equal(memory.normal_scores(numbered(0, 1, 2)), before)
+    # Both are above all three, as far as three can tell.
+    assert memory.normal_scores(numbered(3, 4))[:, 0] == pytest.approx([0.9674215661017014] * 2)
+
+
+def test_what_was_not_computed_is_expected_from_the_features(space: NASBench201Space) -> None:
+    """A proxy that is the logarithm of the MACs, which is a feature: estimates are nearly what would be computed."""
+
+    class Costs:
+        names, seconds = ("macs",), 0.0
+
+        def __call__(self, architectures: Sequence[Architecture]) -> np.ndarray:
+            return np.log(space.known_metrics(space.genes(architectures))[:, 1:2])
+
+    rng = np.random.default_rng(6)
+    memory, asked = ProxyMemory(Costs(), space), [space.sample(rng) for _ in range(300)]
+    assert not memory.normal_scores(asked).any()
+    memory.compute([space.sample(rng) for _ in range(200)])
+    expected = memory.normal_scores(asked)
+    memory.compute(asked)
+    assert scipy.stats.spearmanr(expected, memory.normal_scores(asked)).statistic > 0.95
+    # Values that are known count from now on.
+    assert not np.allclose(expected, memory.normal_scores(asked))
 
 
 def test_the_best_have_the_highest_mean_rank() -> None:
-    memory = ProxyMemory(Listed())
+    memory = ProxyMemory(Listed(), NUMBERS)
     assert memory.best(3) == []
     memory.compute(numbered(0, 1, 2, 3, 4))
     # Mean quantiles: 3: (0.7 + 0.75) / 2; 4: (0.9 + 0.125) / 2; 1: (0.5 + 0.5) / 2; 2: (0.1 + 0.75) / 2; 0: lower.
@@ -136,9 +172,9 @@ def test_the_best_have_the_highest_mean_rank() -> None:
 
 def test_memory_goes_on_from_its_state() -> None:
     source = Listed()
-    memory, resumed = ProxyMemory(Listed()), ProxyMemory(source)
+    memory, resumed = ProxyMemory(Listed(), NUMBERS), ProxyMemory(source, NUMBERS)
     memory.compute(numbered(3, 1, 2))
-    resumed.load_state_dict(memory.state_dict(), "listed")
+    resumed.load_state_dict(memory.state_dict())
     resumed.compute(numbered(2, 4))
     memory.compute(numbered(4))
     assert source.asked == [4]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,27 +50,15 @@ def drawn(space: SearchSpace, count: int, seed: int = 0) -> Genes:
 
 
 def kernel(space: SearchSpace, one: Genes, other: Genes, length: float) -> Array:
-    """The sum of the five similarities, one pair of architectures after the other."""
+    """The sum of the four similarities, one pair of architectures after the other."""
     features = features_of(space)
-
-    def paths(genes: Genes) -> list[Counter[int]]:
-        return [Counter(codes[codes >= 0].tolist()) for codes in features.path_codes(genes)]
-
-    def pairs(first: Counter[int], second: Counter[int]) -> int:
-        return sum(count * second[code] for code, count in first.items())
-
-    def cosine(first: Counter[int], second: Counter[int]) -> float:
-        return pairs(first, second) / max((pairs(first, first) * pairs(second, second)) ** 0.5, 1.0)
-
     genes = [[np.exp(-3 * np.mean(a != b)) for b in other] for a in one]
-    graphs = [[cosine(a, b) for b in paths(other)] for a in paths(one)]
     summaries = [features.summary(some) / np.sqrt(features.summary(some).shape[1]) for some in (one, other)]
     near = RBF(length)(*summaries)
     linear = [[float(np.dot(a, b)) for b in summaries[1]] for a in summaries[0]]
     total: Array = (
         ensemble._CONSTANT_WEIGHT
         + ensemble._GENES_WEIGHT * np.array(genes)
-        + ensemble._PATHS_WEIGHT * np.array(graphs)
         + ensemble._SUMMARY_WEIGHT * near
         + ensemble._LINEAR_WEIGHT * np.array(linear)
     )
@@ -102,6 +89,28 @@ def test_one_member_is_a_gaussian_process(space: SearchSpace, count: int, length
     expected_mean, expected_variance, _ = posterior(space, data, scores, asked, length)
     np.testing.assert_allclose(mean, expected_mean, atol=1e-8)
     np.testing.assert_allclose(deviation**2, expected_variance, atol=1e-8)
+
+
+@pytest.mark.parametrize("proxies", [1, 3])
+def test_proxies_are_an_explicit_basis(space: SearchSpace, proxies: int) -> None:
+    """Their weights have a Gaussian prior with a mean (Rasmussen & Williams 2006, equations 2.38 to 2.40)."""
+    genes = drawn(space, 35, seed=16)
+    rng = np.random.default_rng(17)
+    values, scores = rng.standard_normal((35, proxies)), rng.standard_normal(20)
+    model = RewardModel(space, length_scales=(1.0,))
+    model.fit(genes[:20], scores, values[:20])
+    mean, deviation = model.predict(genes[20:], values[20:])
+    basis, slope = values / np.sqrt(proxies), np.full(proxies, ensemble._PROXIES_SLOPE / np.sqrt(proxies))
+
+    def covariance(one: slice, other: slice) -> Array:
+        more: Array = ensemble._PROXIES_WEIGHT * basis[one] @ basis[other].T
+        return kernel(space, genes[one], genes[other], 1.0) + more
+
+    data, asked = slice(0, 20), slice(20, 35)
+    gain = np.linalg.solve(covariance(data, data) + NOISE * np.eye(20), covariance(data, asked)).T
+    np.testing.assert_allclose(mean, basis[asked] @ slope + gain @ (scores - basis[data] @ slope), atol=1e-8)
+    expected = np.diag(covariance(asked, asked) - gain @ covariance(data, asked))
+    np.testing.assert_allclose(deviation**2, expected, atol=1e-8)
 
 
 def mixture(parts: Sequence[tuple[Array, Array, float]]) -> tuple[Array, Array]:
