@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record import Row, arguments, write_rows
+from record import Row, arguments, measured, write_rows
 
 from nas_engine.controllers.ppo_model import Candidates, PPOModelController, PPOModelOptions
 from nas_engine.proxies.base import ProxyScores
@@ -140,12 +140,17 @@ def weights_of(variant: Variant) -> Iterator[None]:
             setattr(ensemble, name, value)
 
 
+@cache
+def space_of(proxies: Path) -> TableSpace:
+    """The table with its proxies, loaded once a process."""
+    return TableSpace(load_table(load_description("nasbench201", proxies=proxies)))
+
+
 def results_of(proxies: Path, number: int, budget: str, seeds: range) -> list[SeedResult]:
     """Some seeds of a variant, in this process."""
     torch.set_num_threads(1)
-    space = TableSpace(load_table(load_description("nasbench201", proxies=proxies)))
     with weights_of(VARIANTS[number]):
-        return run_block(space, VARIANTS[number], seeds, BUDGETS[budget])
+        return run_block(space_of(proxies), VARIANTS[number], seeds, BUDGETS[budget])
 
 
 def rows_of(variant: str, budget: str, results: Sequence[SeedResult]) -> list[Row]:
@@ -160,8 +165,7 @@ def rows_of(variant: str, budget: str, results: Sequence[SeedResult]) -> list[Ro
     for name, values in columns.items():
         error = float(np.std(values) / len(values) ** 0.5)
         for metric, value in (("mean", float(np.mean(values))), ("standard error", error)):
-            row: Row = {"case": f"{budget}: {name}", "variant": variant, "metric": metric, "value": value, "unit": ""}
-            rows.append(row)
+            rows.append(measured(f"{budget}: {name}", variant, metric, value, ""))
     return rows
 
 

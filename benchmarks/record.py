@@ -25,6 +25,11 @@ class Row(TypedDict):
     unit: str
 
 
+def measured(case: str, variant: str, metric: str, value: float, unit: str) -> Row:
+    """One row."""
+    return {"case": case, "variant": variant, "metric": metric, "value": value, "unit": unit}
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the two options of every benchmark, ``--quick`` and ``--out``."""
     parser = argparse.ArgumentParser(description=description)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from path_variants import Genes, autocast, batched, eager
-from record import Row, arguments, interleaved_seconds, rate_rows, report_goal, write_rows
+from record import Row, arguments, interleaved_seconds, measured, rate_rows, report_goal, write_rows
 from torch import Tensor, nn
 
 from nas_engine.costs.analytic import AnalyticCost
@@ -127,7 +127,7 @@ def measure(
     flops = 2 * len(images) * macs(case.space, architectures)
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
     rows += [
-        _row(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
+        measured(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
     ]
     ours = [variant for variant in medians if variant in (NATIVE, NATIVE_BF16)]
     for mine in ours:
@@ -135,7 +135,7 @@ def measure(
         others = [other for other in medians if other not in ours and (mine == NATIVE_BF16 or "bf16" not in other)]
         best = min(others, key=medians.__getitem__)
         for other in dict.fromkeys((EAGER, best)):
-            rows.append(_row(name, mine, _SPEEDUP + other, medians[other] / medians[mine], "x"))
+            rows.append(measured(name, mine, _SPEEDUP + other, medians[other] / medians[mine], "x"))
     return rows
 
 
@@ -183,9 +183,9 @@ def ceilings(repeats: int) -> list[Row]:
     )
     best = {name: min(times) for name, times in seconds.items()}
     return [
-        _row("this machine", "GEMM 1024, fp32", "peak", 2 * size**3 / best["fp32"] / 1e9, "GFLOP/s"),
-        _row("this machine", "GEMM 1024, bf16", "peak", 2 * size**3 / best["bf16"] / 1e9, "GFLOP/s"),
-        _row("this machine", "copy of 256 MiB", "bandwidth", 2 * 4 * len(source) / best["copy"] / 1e9, "GB/s"),
+        measured("this machine", "GEMM 1024, fp32", "peak", 2 * size**3 / best["fp32"] / 1e9, "GFLOP/s"),
+        measured("this machine", "GEMM 1024, bf16", "peak", 2 * size**3 / best["bf16"] / 1e9, "GFLOP/s"),
+        measured("this machine", "copy of 256 MiB", "bandwidth", 2 * 4 * len(source) / best["copy"] / 1e9, "GB/s"),
     ]
 
 
@@ -212,10 +212,6 @@ def compiled(case: Case, batch: int, repeats: int) -> list[Row]:
     return rate_rows(f"{case.name}, 1 path, batch {batch}", seconds, batch, "paths x images/s")
 
 
-def _row(case: str, variant: str, metric: str, value: float, unit: str) -> Row:
-    return {"case": case, "variant": variant, "metric": metric, "value": value, "unit": unit}
-
-
 def main() -> None:
     """Measure all cases and print goals beside what was reached."""
     parser = arguments(__doc__.splitlines()[0])
@@ -239,8 +235,8 @@ def main() -> None:
     if not (options.quick or options.no_compile or options.case):
         rows += compiled(cases()[1], 64, repeats)
     write_rows(rows, options.out)
-    for case, measured in rows_of:
-        report_speedups(case, measured)
+    for case, found in rows_of:
+        report_speedups(case, found)
 
 
 if __name__ == "__main__":

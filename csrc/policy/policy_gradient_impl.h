@@ -151,8 +151,9 @@ class GradientPass {
     void add_weights(const float* tape) {
         const PolicyTape at(size_);
         const float* states = tape + at.states;
-        correlate(state_weight_.data(), gate_rows_, width_, {gates(1), gate_rows_ * kPolicyBlock}, {states, at.size},
-                  size_.decisions - 1);
+        if (size_.decisions > 1)
+            correlate(state_weight_.data(), gate_rows_, width_, {gates(1), gate_rows_ * kPolicyBlock},
+                      {states, at.size}, size_.decisions - 1);
         correlate(value_weight_.data(), 1, width_, {of_values_.data(), kPolicyBlock}, {states, at.size},
                   size_.decisions);
         for (int64_t decision = 0; decision < size_.decisions; ++decision)

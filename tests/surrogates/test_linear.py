@@ -78,6 +78,7 @@ def test_every_cell_path_is_in_the_vocabulary() -> None:
     assert LinearBasis(space).size == 1 + choices + pairs + 40
 
 
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")  # of the square root of a negative variance
 def test_a_covariance_without_a_factor_is_an_error() -> None:
     with pytest.raises(np.linalg.LinAlgError, match="2 scores"):
         posterior_weights(np.ones((2, 3), dtype=np.float32), np.zeros(2), -9.0, np.random.default_rng(0))
