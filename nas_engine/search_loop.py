@@ -99,6 +99,11 @@ class Search:
 
     def explore(self) -> None:
         """Search until the evaluations are spent or nothing new is left to propose."""
+        if self.parts.proxies is not None and self.step == 0:
+            names = ", ".join(self.parts.proxies.names)
+            self.context.reporter.message(
+                f"search: first the proxies {names} of random architectures, then evaluations"
+            )
         with self.context.phase("search", "search") as advance:
             while self.paid < self.evaluations and not self._exhausted():
                 self.context.check_stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,14 @@ def search(folder: Path) -> ne.SearchResult:
 
 
 def test_seconds_of_proxies_are_written_down_and_a_crash_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = search(tmp_path / "whole")
+    with caplog.at_level(logging.INFO):
+        whole = search(tmp_path / "whole")
+    assert (
+        caplog.messages.count("search: first the proxies naswot, synflow of random architectures, then evaluations")
+        == 1
+    )
     assert 0 < whole.seconds["proxies_in_search"] < whole.seconds["search"]
     events = [json.loads(line) for line in (tmp_path / "whole" / "search.jsonl").read_text().splitlines()]
     spent = [event["proxies_in_search"] for event in events if event["event"] == "step"]
