@@ -103,8 +103,6 @@ _EI, _EI_PER_SECOND = {"acquisition": "ei"}, {"acquisition": "ei_per_second"}
 VARIANTS = (
     _variant("ppo-model"),
     _variant("no linear part", weights={"_LINEAR_WEIGHT": 0.0}),
-    _variant("half the linear part", weights={"_LINEAR_WEIGHT": 0.5}),
-    _variant("twice the linear part", weights={"_LINEAR_WEIGHT": 2.0}),
     _variant("no near features", weights={"_SUMMARY_WEIGHT": 0.0}),
     _variant("no genes", weights={"_GENES_WEIGHT": 0.0}),
     _variant("noise 0.02", weights={"_NOISE": 0.02}),
