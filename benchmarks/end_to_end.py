@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from image_search import SETTINGS
-from record import Row, arguments, measured, write_rows
+from record import Row, arguments, make_row, write_rows
 
 from nas_engine import native
 from nas_engine.config import load_config
@@ -87,14 +87,14 @@ def rows_of(case: str, results: dict[str, list[SearchResult]]) -> list[Row]:
     rows = []
     for phase in (*_PHASES, "all phases"):
         medians = {name: statistics.median(_seconds(one, phase) for one in own) for name, own in results.items()}
-        rows += [measured(case, name, phase, seconds, "s wall") for name, seconds in medians.items()]
-        rows.append(measured(case, NATIVE, f"{phase}: times as fast", medians[NONE] / medians[NATIVE], "x"))
+        rows += [make_row(case, name, phase, seconds, "s wall") for name, seconds in medians.items()]
+        rows.append(make_row(case, NATIVE, f"{phase}: times as fast", medians[NONE] / medians[NATIVE], "x"))
     for name, own in results.items():
         for metric in ("validation_accuracy", "test_accuracy"):
             value = statistics.fmean(result.best.metrics[metric] for result in own)
-            rows.append(measured(case, name, f"winner's {metric.replace('_', ' ')}, mean", value, "fraction"))
+            rows.append(make_row(case, name, f"winner's {metric.replace('_', ' ')}, mean", value, "fraction"))
         share = statistics.fmean(_seconds(one, "prepare") / _seconds(one, "all phases") for one in own)
-        rows.append(measured(case, name, "share of supernet training", share, ""))
+        rows.append(make_row(case, name, "share of supernet training", share, ""))
     return rows + agreement(case, list(zip(results[NATIVE], results[NONE], strict=True)))
 
 
@@ -113,9 +113,9 @@ def agreement(case: str, pairs: Sequence[tuple[SearchResult, SearchResult]]) -> 
             if a.metrics is not None and b.metrics is not None:
                 differences.append(abs(a.metrics.accuracy - b.metrics.accuracy))
     return [
-        measured(case, "both", "trials before the first other architecture", same / total, "fraction"),
-        measured(case, "both", "largest difference of their accuracies", max(differences, default=0.0), "fraction"),
-        measured(case, "both", "searches with one winner", winners / len(pairs), "fraction"),
+        make_row(case, "both", "trials before the first other architecture", same / total, "fraction"),
+        make_row(case, "both", "largest difference of their accuracies", max(differences, default=0.0), "fraction"),
+        make_row(case, "both", "searches with one winner", winners / len(pairs), "fraction"),
     ]
 
 

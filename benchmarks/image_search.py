@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from record import Row, arguments, measured, write_rows
+from record import Row, arguments, make_row, write_rows
 
 from nas_engine.config import load_config
 from nas_engine.evaluators.rank_quality import rank_quality
@@ -117,15 +117,15 @@ def seed_rows(seed: int, ppo: SearchResult, evolution: SearchResult) -> list[Row
     ]
     rows += _network(case, "random, best by test accuracy", best)
     mean = statistics.fmean(metrics["test_accuracy"] for metrics in baseline)
-    rows.append(measured(case, "random, mean", "test accuracy", mean, "fraction"))
+    rows.append(make_row(case, "random, mean", "test accuracy", mean, "fraction"))
     if lean:
         rows.append(
-            measured(case, "random of no more MACs than the winner, best", "test accuracy", max(lean), "fraction")
+            make_row(case, "random of no more MACs than the winner, best", "test accuracy", max(lean), "fraction")
         )
     own = sum(ppo.seconds.get(phase, 0.0) for phase in ("prepare", "search", "retrain"))
     other = ppo.seconds["prepare"] + evolution.seconds["search"] + evolution.seconds["retrain"]
     for variant, seconds in (("ppo", own), ("evolution", other)):
-        rows.append(measured(case, variant, "supernet + search + retraining", seconds, "s wall"))
+        rows.append(make_row(case, variant, "supernet + search + retraining", seconds, "s wall"))
     return rows
 
 
@@ -147,7 +147,7 @@ def tau_rows(results: Sequence[SearchResult], total: int) -> list[Row]:
             ("Kendall tau, 97.5 %", quality.tau_high),
             ("Spearman rho", quality.spearman),
         ):
-            rows.append(measured(case, variant, metric, value, ""))
+            rows.append(make_row(case, variant, metric, value, ""))
     return rows
 
 
@@ -176,10 +176,10 @@ def _supernet_scores(result: SearchResult, keys: Sequence[str]) -> dict[str, flo
 
 def _network(case: str, variant: str, metrics: dict[str, float]) -> list[Row]:
     return [
-        measured(case, variant, "test accuracy", metrics["test_accuracy"], "fraction"),
-        measured(case, variant, "validation accuracy", metrics["validation_accuracy"], "fraction"),
-        measured(case, variant, "MACs", metrics["macs"], ""),
-        measured(case, variant, "params", metrics["params"], ""),
+        make_row(case, variant, "test accuracy", metrics["test_accuracy"], "fraction"),
+        make_row(case, variant, "validation accuracy", metrics["validation_accuracy"], "fraction"),
+        make_row(case, variant, "MACs", metrics["macs"], ""),
+        make_row(case, variant, "params", metrics["params"], ""),
     ]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import Row, arguments, measured, write_rows
+from record import Row, arguments, make_row, write_rows
 
 from nas_engine.controllers.ppo_model import Candidates, PPOModelController, PPOModelOptions
 from nas_engine.proxies.base import ProxyScores
@@ -163,7 +163,7 @@ def rows_of(variant: str, budget: str, results: Sequence[SeedResult]) -> list[Ro
     for name, values in columns.items():
         error = float(np.std(values) / len(values) ** 0.5)
         for metric, value in (("mean", float(np.mean(values))), ("standard error", error)):
-            rows.append(measured(f"{budget}: {name}", variant, metric, value, ""))
+            rows.append(make_row(f"{budget}: {name}", variant, metric, value, ""))
     return rows
 
 

@@ -25,7 +25,7 @@ class Row(TypedDict):
     unit: str
 
 
-def measured(case: str, variant: str, metric: str, value: float, unit: str) -> Row:
+def make_row(case: str, variant: str, metric: str, value: float, unit: str) -> Row:
     """One row."""
     return {"case": case, "variant": variant, "metric": metric, "value": value, "unit": unit}
 

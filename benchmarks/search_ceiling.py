@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-from record import Row, arguments, measured, write_rows
+from record import Row, arguments, make_row, write_rows
 
 from nas_engine.scores import FloatArray, log_rank_scores
 from nas_engine.spaces.table import TableSpace
@@ -37,13 +37,13 @@ def load(reward: str, file: Path | None) -> Table:
 def rows_of_reward(table: Table, reward: str) -> list[Row]:
     """What the rows that the reward likes best test at, and the standing of the row that RoBoT's numbers are of."""
     tied = table.rewards == table.rewards.max()
-    rows = [measured(reward, "rows of the best reward", "count", float(tied.sum()), "rows")]
+    rows = [make_row(reward, "rows of the best reward", "count", float(tied.sum()), "rows")]
     for name, mean in zip(table.description.reported, table.reports[tied].mean(axis=0), strict=True):
-        rows.append(measured(reward, "rows of the best reward", f"mean {name}", float(mean), "%"))
+        rows.append(make_row(reward, "rows of the best reward", f"mean {name}", float(mean), "%"))
     like_robot = np.flatnonzero((np.abs(table.reports - ROBOT) < 0.006).all(axis=1))
     for row in like_robot:
         standing = float((table.rewards > table.rewards[row]).sum() + 1)
-        rows.append(measured(reward, "the row that tests as RoBoT reports", "place by the reward", standing, ""))
+        rows.append(make_row(reward, "the row that tests as RoBoT reports", "place by the reward", standing, ""))
     return rows
 
 
@@ -65,12 +65,12 @@ def rows_of_model(table: Table, reward: str, known: int, repeats: int) -> list[R
         reports.append(table.reports[in_time[np.argmax(table.rewards[in_time])]])
     variant = f"reward model, told {known} random rows"
     rows = [
-        measured(reward, variant, "place of the best, median", statistics.median(places), ""),
-        measured(reward, variant, "place of the best, last", float(max(places)), ""),
-        measured(reward, variant, f"found in the {SECONDS:,.0f} s that follow", statistics.fmean(found), "share"),
+        make_row(reward, variant, "place of the best, median", statistics.median(places), ""),
+        make_row(reward, variant, "place of the best, last", float(max(places)), ""),
+        make_row(reward, variant, f"found in the {SECONDS:,.0f} s that follow", statistics.fmean(found), "share"),
     ]
     for name, mean in zip(table.description.reported, np.mean(reports, axis=0), strict=True):
-        rows.append(measured(reward, variant, f"mean {name}, {SECONDS:,.0f} s later", float(mean), "%"))
+        rows.append(make_row(reward, variant, f"mean {name}, {SECONDS:,.0f} s later", float(mean), "%"))
     return rows
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from path_variants import Genes, autocast, batched, eager
-from record import Row, arguments, interleaved_seconds, measured, rate_rows, report_goal, write_rows
+from record import Row, arguments, interleaved_seconds, make_row, rate_rows, report_goal, write_rows
 from torch import Tensor, nn
 
 from nas_engine.costs.analytic import AnalyticCost
@@ -127,7 +127,7 @@ def measure(
     flops = 2 * len(images) * macs(case.space, architectures)
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
     rows += [
-        measured(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
+        make_row(name, variant, "direct FLOPs", flops / median / 1e9, "GFLOP/s") for variant, median in medians.items()
     ]
     ours = [variant for variant in medians if variant in (NATIVE, NATIVE_BF16)]
     for mine in ours:
@@ -135,7 +135,7 @@ def measure(
         others = [other for other in medians if other not in ours and (mine == NATIVE_BF16 or "bf16" not in other)]
         best = min(others, key=medians.__getitem__)
         for other in dict.fromkeys((EAGER, best)):
-            rows.append(measured(name, mine, _SPEEDUP + other, medians[other] / medians[mine], "x"))
+            rows.append(make_row(name, mine, _SPEEDUP + other, medians[other] / medians[mine], "x"))
     return rows
 
 
@@ -183,9 +183,9 @@ def ceilings(repeats: int) -> list[Row]:
     )
     best = {name: min(times) for name, times in seconds.items()}
     return [
-        measured("this machine", "GEMM 1024, fp32", "peak", 2 * size**3 / best["fp32"] / 1e9, "GFLOP/s"),
-        measured("this machine", "GEMM 1024, bf16", "peak", 2 * size**3 / best["bf16"] / 1e9, "GFLOP/s"),
-        measured("this machine", "copy of 256 MiB", "bandwidth", 2 * 4 * len(source) / best["copy"] / 1e9, "GB/s"),
+        make_row("this machine", "GEMM 1024, fp32", "peak", 2 * size**3 / best["fp32"] / 1e9, "GFLOP/s"),
+        make_row("this machine", "GEMM 1024, bf16", "peak", 2 * size**3 / best["bf16"] / 1e9, "GFLOP/s"),
+        make_row("this machine", "copy of 256 MiB", "bandwidth", 2 * 4 * len(source) / best["copy"] / 1e9, "GB/s"),
     ]
 
 

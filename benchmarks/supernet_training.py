@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from record import Row, arguments, interleaved_seconds, measured, median_of, rate_rows, write_rows
+from record import Row, arguments, interleaved_seconds, make_row, median_of, rate_rows, write_rows
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -144,7 +144,7 @@ def measure(case: Case, changes: dict[str, Change], steps: int, repeats: int) ->
     for variant in trainings:
         if variant != NOW:
             ratio = median_of(rows, case.name, NOW) / median_of(rows, case.name, variant)
-            rows.append(measured(case.name, NOW, f"speed over: {variant}", ratio, "x"))
+            rows.append(make_row(case.name, NOW, f"speed over: {variant}", ratio, "x"))
     return rows
 
 
@@ -160,8 +160,8 @@ def profiled(case: Case, steps: int) -> list[Row]:
     groups = {name: sum(events.get(key, 0.0) for key in keys) for name, keys in _GROUPS.items()}
     groups["other operations"] = sum(events.values()) - sum(groups.values())
     groups["Python between operations"] = total - sum(events.values())
-    rows = [measured(case.name, "profile", f"share: {name}", seconds / total, "") for name, seconds in groups.items()]
-    return [*rows, measured(case.name, "profile", "a step", total / steps * 1e3, "ms")]
+    rows = [make_row(case.name, "profile", f"share: {name}", seconds / total, "") for name, seconds in groups.items()]
+    return [*rows, make_row(case.name, "profile", "a step", total / steps * 1e3, "ms")]
 
 
 def computes_in_bfloat16() -> bool:

@@ -17,6 +17,7 @@ from nas_engine.evaluators.base import Evaluator
 from nas_engine.limits import Constraint
 from nas_engine.objectives import Objective, constrained_reward
 from nas_engine.proxies.base import ProxyScores
+from nas_engine.proxies.scoring import NetworkProxies
 from nas_engine.spaces.base import SearchSpace
 from nas_engine.types import Architecture, Failure, FailureKind, Metrics, Outcome, Trial
 
@@ -99,11 +100,12 @@ class Search:
 
     def explore(self) -> None:
         """Search until the evaluations are spent or nothing new is left to propose."""
-        if self.parts.proxies is not None and self.step == 0:
-            names = ", ".join(self.parts.proxies.names)
-            self.context.reporter.message(
-                f"search: first the proxies {names} of random architectures, then evaluations"
-            )
+        proxies = self.parts.proxies
+        if isinstance(proxies, NetworkProxies):
+            proxies.before_each = self.context.check_stop
+        if proxies is not None and self.step == 0:
+            names = ", ".join(proxies.names)
+            self.context.reporter.message(f"search: first proxies ({names}) of random architectures, then evaluations")
         with self.context.phase("search", "search") as advance:
             while self.paid < self.evaluations and not self._exhausted():
                 self.context.check_stop()

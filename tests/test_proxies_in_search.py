@@ -13,7 +13,9 @@ import pytest
 import nas_engine as ne
 from nas_engine.cli import main
 from nas_engine.config import load_config
+from nas_engine.errors import SearchInterrupted
 from nas_engine.job import Job
+from nas_engine.proxies.scoring import NetworkProxies
 from nas_engine.store import RunStore
 
 SETTINGS: dict[str, Any] = {
@@ -46,8 +48,7 @@ def test_seconds_of_proxies_are_written_down_and_a_crash_changes_nothing(
     with caplog.at_level(logging.INFO):
         whole = search(tmp_path / "whole")
     assert (
-        caplog.messages.count("search: first the proxies naswot, synflow of random architectures, then evaluations")
-        == 1
+        caplog.messages.count("search: first proxies (naswot, synflow) of random architectures, then evaluations") == 1
     )
     assert 0 < whole.seconds["proxies_in_search"] < whole.seconds["search"]
     events = [json.loads(line) for line in (tmp_path / "whole" / "search.jsonl").read_text().splitlines()]
@@ -74,6 +75,25 @@ def test_seconds_of_proxies_are_written_down_and_a_crash_changes_nothing(
         return [(t.architecture, t.step, t.reward) for t in result.trials if t.phase == "search"]
 
     assert searched(resumed) == searched(whole)
+
+
+def test_a_stop_does_not_wait_for_all_proxies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job.start(load_config(overrides={**SETTINGS, "run": str(tmp_path / "stopped")}))
+    measure, computed = NetworkProxies.measure, 0
+
+    def stop_at_the_third(self: NetworkProxies, architecture: ne.Architecture) -> Any:
+        nonlocal computed
+        computed += 1
+        job.context.stop_requested = computed == 3
+        return measure(self, architecture)
+
+    monkeypatch.setattr(NetworkProxies, "measure", stop_at_the_third)
+    with pytest.raises(SearchInterrupted):
+        job.run()
+    assert computed == 3
+    monkeypatch.setattr(NetworkProxies, "measure", measure)
+    resumed, whole = ne.resume(tmp_path / "stopped"), search(tmp_path / "whole")
+    assert [trial.architecture for trial in resumed.trials] == [trial.architecture for trial in whole.trials]
 
 
 def test_the_controller_is_told_how_long_evaluations_took(tmp_path: Path) -> None:

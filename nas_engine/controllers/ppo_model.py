@@ -35,13 +35,16 @@ class PPOModelOptions(Options):
     """Options of `PPOModelController`."""
 
     random_first: int = Field(
-        3, ge=1, description="architectures before the model is asked: random ones, or the best by proxies, then 1"
+        3,
+        ge=1,
+        description="architectures before the model is asked: random ones; with proxies the best by these, and 1 "
+        "unless said otherwise",
     )
     optimism: list[float] = Field(
         [1.0, 2.0, 4.0],
         min_length=1,
         description="standard deviations added to the expected score, one after the other, in what the policy learns "
-        "from and in ucb: larger explores more; 1, 2 with proxies, which tell much beforehand",
+        "from and in ucb: larger explores more; with proxies, which tell much beforehand, 1, 2 unless said otherwise",
     )
     acquisition: Literal["ucb", "ei", "ei_per_second"] = Field(
         "ucb",
@@ -223,7 +226,7 @@ class PPOModelController:
         self._generator.set_state(state["generator"])
 
     def _next(self) -> Architecture:
-        if self._proxies is not None and not self._proxies.reference:
+        if self._proxies is not None and not self._proxies.reference_size:
             drawn = self.space.samples(self._rng, self.options.proxy_pool)
             self._proxies.compute([self.space.canonical(architecture) for architecture in drawn])
         known = len(self._seen.rewards)
@@ -319,7 +322,7 @@ class PPOModelController:
         return self._predicted([known[position] for position in self._seen.unseen_among(known)])
 
     def _best_by_proxies(self) -> Architecture | None:
-        """The best unseen architecture of a random pool, by the mean rank of its proxies; None without proxies."""
+        """The best unseen architecture whose proxies are known, by their mean rank; None without proxies."""
         if self._proxies is None:
             return None
         best = (self._seen.claim(architecture) for architecture in self._proxies.best(self.options.proxy_pool))

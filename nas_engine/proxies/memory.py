@@ -19,13 +19,13 @@ class ProxyMemory:
 
     Attributes:
         values: [proxies] of each canonical architecture, in order of arrival.
-        reference: how many of them, the first ones, all are compared with.
+        reference_size: how many of them, the first ones, all are compared with.
     """
 
     def __init__(self, scores: ProxyScores, space: SearchSpace) -> None:
         """Start with none, of architectures of `space`."""
         self.values: dict[Architecture, FloatArray] = {}
-        self.reference = 0
+        self.reference_size = 0
         self._scores = scores
         self._space = space
         self._sorted: list[FloatArray] | None = None  # values of the reference, proxy by proxy
@@ -40,7 +40,7 @@ class ProxyMemory:
         missing = [a for a in dict.fromkeys(architectures) if a not in self.values]
         if missing:
             self.values.update(zip(missing, self._scores(missing), strict=True))
-            self.reference = self.reference or len(missing)
+            self.reference_size = self.reference_size or len(missing)
             self._weights = None
 
     def normal_scores(self, architectures: Sequence[Architecture]) -> FloatArray:
@@ -53,10 +53,10 @@ class ProxyMemory:
         scores = np.zeros((len(architectures), len(self._scores.names)))
         known = [position for position, architecture in enumerate(architectures) if architecture in self.values]
         if known:
-            scores[known] = self._normal([self.values[architectures[position]] for position in known])
+            scores[known] = self._ranked([self.values[architectures[position]] for position in known])
         unknown = [position for position, architecture in enumerate(architectures) if architecture not in self.values]
         if unknown and self.values:
-            scores[unknown] = self._features([architectures[position] for position in unknown]) @ self._expectation()
+            scores[unknown] = self._features([architectures[position] for position in unknown]) @ self._regression()
         return scores
 
     def best(self, count: int) -> list[Architecture]:
@@ -70,19 +70,19 @@ class ProxyMemory:
         return {
             "genes": [list(architecture.genes) for architecture in self.values],
             "values": [values.tolist() for values in self.values.values()],
-            "reference": self.reference,
+            "reference_size": self.reference_size,
         }
 
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
         known = [Architecture(self._space.name, tuple(genes)) for genes in state["genes"]]
         self.values = dict(zip(known, map(np.array, state["values"]), strict=True))
-        self.reference = int(state["reference"])
+        self.reference_size = int(state.get("reference_size", len(known)))  # before it was kept, all were compared
         self._sorted = self._weights = None
 
-    def _normal(self, values: Sequence[FloatArray]) -> FloatArray:
+    def _ranked(self, values: Sequence[FloatArray]) -> FloatArray:
         if self._sorted is None:
-            table = np.array(list(self.values.values())[: self.reference])
+            table = np.array(list(self.values.values())[: self.reference_size])
             self._sorted = [np.sort(column[~np.isnan(column)]) for column in table.T]
         return np.stack([_quantiles(*pair) for pair in zip(np.array(values).T, self._sorted, strict=True)], axis=1)
 
@@ -91,12 +91,12 @@ class ProxyMemory:
         summary = features_of(self._space).summary(self._space.genes(architectures))
         return np.concatenate([np.ones((len(summary), 1)), summary], axis=1)
 
-    def _expectation(self) -> FloatArray:
+    def _regression(self) -> FloatArray:
         """Weights [1 + features, proxies] of the ridge regression of all scores known, its penalty 1."""
         if self._weights is None:
             features = self._features(list(self.values))
             gram = features.T @ features + np.eye(features.shape[1])
-            moments = features.T @ self._normal(list(self.values.values()))
+            moments = features.T @ self._ranked(list(self.values.values()))
             self._weights = np.asarray(np.linalg.solve(gram, moments), dtype=np.float64)
         return self._weights
 

@@ -38,6 +38,7 @@ class NetworkProxies:
     Attributes:
         names: of the proxies.
         seconds: spent so far, by the clock.
+        before_each: called before each architecture; what it raises ends the call (a search that is to stop).
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class NetworkProxies:
         """
         check_proxy_names(names, tuple(PROXIES))
         self.names, self.seconds = tuple(names), 0.0
+        self.before_each: Callable[[], object] = lambda: None
         self._space, self._seed, self._device, self._clock = space, seed, device, clock
         chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(dataset.train))[:batch])
         self._images = dataset.train.images[chosen].to(device)
@@ -74,7 +76,10 @@ class NetworkProxies:
     def __call__(self, architectures: Sequence[Architecture]) -> FloatArray:
         """Values [n, proxies]."""
         started = self._clock()
-        rows = [[value for value, _ in self.measure(architecture).values()] for architecture in architectures]
+        rows = []
+        for architecture in architectures:
+            self.before_each()
+            rows.append([value for value, _ in self.measure(architecture).values()])
         self.seconds += self._clock() - started
         return np.array(rows, dtype=np.float64).reshape(len(architectures), len(self.names))
 

@@ -1,4 +1,4 @@
-"""What a reward model sees of an architecture: numbers that say more of its graph than the genes themselves do."""
+"""What models see of an architecture: numbers that say more of its graph than the genes themselves do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class ArchitectureFeatures:
 
     Attributes:
         space: whose architectures are described.
-        has_paths: whether `path_codes` says anything.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -43,7 +42,6 @@ class ArchitectureFeatures:
         paths = _paths(space.cell, len(space.decisions[0].choices)) if space.cell is not None else []
         self._cell = space.cell if paths else None
         self._paths = paths
-        self.has_paths = self._cell is not None
         small = space.size <= _LARGEST_LISTED_SPACE
         rng = np.random.default_rng(_REFERENCE_SEED)
         reference = list(space) if small else space.samples(rng, _REFERENCE_SAMPLES)

@@ -90,7 +90,7 @@ class RewardModel:
         Args:
             genes: int64 [n, decisions].
             scores: [n].
-            proxies: what else is known of each, [n, proxies] with mean 0 and deviation 1; 0 where it is not known.
+            proxies: what else is known of each, [n, proxies], with mean 0 and deviation 1 among random architectures.
 
         Raises:
             ValueError: a score or a proxy is not finite.

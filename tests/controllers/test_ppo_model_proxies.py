@@ -86,7 +86,7 @@ def test_what_is_proposed_has_been_looked_at(space: BlockSpace) -> None:
 
 
 def test_what_is_expected_goes_by_all_proxies_computed(space: BlockSpace) -> None:
-    """Computing some changes how all stand by their proxies: no prediction from before may be left."""
+    """Computing some changes what is expected of all others: no prediction from before may be left."""
     controller = PPOModelController(space, OPTIONS, seed=2, proxies=Written())
     for number in range(12):
         [proposed] = controller.propose(1)
@@ -209,16 +209,15 @@ def test_each_proposal_looks_at_architectures_not_looked_at_before() -> None:
 
 
 def test_what_was_told_before_is_compared_with_a_random_pool(space: BlockSpace) -> None:
-    """Evaluations from elsewhere come first: the pool is drawn all the same, and they are no part of it."""
-    proxies = Written()
-    controller = PPOModelController(space, OPTIONS, seed=1, proxies=proxies)
-    best = Architecture(space.name, (0, 0, 0, 0))
-    controller.update([best], [0.1])
+    """Evaluations from elsewhere come first: the pool is the same as without them."""
+    told, untold = Written(), Written()
+    controller, other = (PPOModelController(space, OPTIONS, seed=1, proxies=proxies) for proxies in (told, untold))
+    controller.update([Architecture(space.name, (0, 0, 0, 0))], [0.1])
     controller.propose(1)
+    other.propose(1)
     assert controller._proxies is not None
-    pool = list(dict.fromkeys(proxies.asked))[: controller._proxies.reference]
-    assert 20 < len(pool) <= OPTIONS.proxy_pool
-    assert len(proxies.asked) > len(pool)
+    assert 20 < controller._proxies.reference_size == len(untold.asked) < len(told.asked)
+    assert told.asked[: len(untold.asked)] == untold.asked
 
 
 def test_networks_of_a_real_space() -> None:

@@ -180,3 +180,11 @@ def test_memory_goes_on_from_its_state() -> None:
     assert source.asked == [4]
     assert np.array_equal(resumed.normal_scores(numbered(0, 1, 2, 3, 4)), memory.normal_scores(numbered(0, 1, 2, 3, 4)))
     assert list(resumed.values) == list(memory.values)
+
+
+def test_memory_goes_on_from_a_state_without_a_reference() -> None:
+    """Runs begun when all values were compared with one another: those of the checkpoint become the reference."""
+    memory, resumed = ProxyMemory(Listed(), NUMBERS), ProxyMemory(Listed(), NUMBERS)
+    memory.compute(numbered(0, 1, 2))
+    resumed.load_state_dict({key: value for key, value in memory.state_dict().items() if key != "reference_size"})
+    assert np.array_equal(resumed.normal_scores(numbered(0, 1, 2)), memory.normal_scores(numbered(0, 1, 2)))

@@ -181,7 +181,6 @@ def test_without_a_cell_choices_are_counted_and_placed() -> None:
     expected = np.concatenate([np.stack(columns, axis=1), np.log(space.known_metrics(genes))], axis=1)
     features = features_of(space)
     np.testing.assert_allclose(features.summary(genes), standardised(expected), atol=1e-9)
-    assert not features.has_paths
     assert features.path_codes(genes).shape == (27, 0)
 
 
@@ -247,7 +246,6 @@ def test_a_cell_without_zero_and_identity(tmp_path: Path) -> None:
     cell = {"edges": ["0>1", "0>2", "1>2"]}
     decisions = {"columns": ["genes.0", "genes.1", "genes.2"], "choices": ["a", "b", "c"]}
     features = features_of(table_space(tmp_path, np.ones(27), cell=cell, decisions=decisions))
-    assert features.has_paths
     # Paths 0>2 and 0>1>2; nothing cuts one, and nothing is left out of one.
     codes = features.path_codes(np.array([[0, 1, 2], [2, 0, 0]]))
     assert codes.tolist() == [[2, 1 * 4 + 3], [1, 3 * 4 + 1]]
@@ -270,7 +268,7 @@ def test_a_cell_of_more_than_can_be_looked_at_is_described_by_its_choices(edges:
     space = made(CellStructure(edges, zero_choice=None, identity_choice=None))
     rng = np.random.default_rng(4)
     genes = space.genes([space.sample(rng) for _ in range(20)])
-    assert not features_of(space).has_paths
+    assert features_of(space).path_codes(genes).shape == (20, 0)
     np.testing.assert_allclose(features_of(space).summary(genes), features_of(made(None)).summary(genes))
 
 
