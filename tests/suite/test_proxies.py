@@ -60,11 +60,12 @@ def test_each_architecture_is_charged_once(proxy_space: TableSpace) -> None:
 
 
 def test_their_seconds_are_part_of_the_budget(proxy_space: TableSpace) -> None:
-    """Evaluations take 10 s; of 300 s the proxies of a pool of 100 and of some candidates leave fewer than 25."""
+    """Evaluations take 10 s; a pool of 100 and 16 candidates a proposal, 0.5 s each, leave fewer of them than 25."""
     [method] = parse_methods("ppo-model:proxies=[near]:proxy_pool=100")
     result = run_seed(proxy_space, method, 0, Budget(seconds=300))
-    # Of a pool drawn from 256 rows about 83 differ.
-    assert 30 < result.proxy_seconds < 120
+    # Of a pool drawn from 256 rows about 83 differ; the last proposal no longer fits.
+    assert 30 < result.proxy_seconds <= 0.5 * (100 + 16 * result.evaluations)
+    assert 15 < result.evaluations < 25
     assert result.evaluations <= (300 - result.proxy_seconds) / 10
     assert result.simulated_seconds == pytest.approx(10 * result.evaluations + result.proxy_seconds)
     [plain] = parse_methods("ppo-model")
@@ -74,12 +75,13 @@ def test_their_seconds_are_part_of_the_budget(proxy_space: TableSpace) -> None:
 
 def test_results_name_what_proxies_cost(with_proxies: str, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    arguments = [with_proxies, "--methods", "random,ppo-model:proxies=[near,noise]", "--seeds", 2,
+    method = "ppo-model:proxies=[near,noise]:proxy_pool=50"
+    arguments = [with_proxies, "--methods", f"random,{method}", "--seeds", 2,
                  "--budget-seconds", 200, "--processes", 1, "--out", out]  # fmt: skip
     assert run(*arguments) == 0
     rows = {row["method"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows["random"]["proxy_seconds_mean"] == 0
-    assert rows["ppo-model:proxies=[near,noise]"]["proxy_seconds_mean"] > 0
+    assert rows[method]["proxy_seconds_mean"] > 0
 
 
 def test_proxies_that_take_the_whole_budget_are_said_so(
