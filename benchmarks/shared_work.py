@@ -1,7 +1,7 @@
 """How much of the work of many random paths is the same for several of them: python shared_work.py [--quick].
 
 Feature maps that depend on the same choices are equal, whatever the paths choose elsewhere; computing them once would
-save their multiply-accumulates. This bounds what a scorer could gain that kept shared prefixes of paths.
+save their multiply-accumulates. This bounds what scoring gains by keeping the common beginnings of paths.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@
 
 #include <cstdint>
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 namespace nas_engine {
 namespace {
 
@@ -43,15 +47,22 @@ NAS_ENGINE_INLINE void store(float* to, Vector<L> value) {
     *reinterpret_cast<typename Lanes<L>::Loose*>(to) = value;
 }
 
+// The larger of both; a NaN in `value` stays. Compilers make no single instruction of the comparison.
 template <typename V>
 NAS_ENGINE_INLINE V at_least(V value, float limit) {
     const V limits = V{} + limit;
-    return value < limits ? limits : value;  // NaN stays
+#ifdef __AVX__
+    if constexpr (sizeof(V) == 32) return reinterpret_cast<V>(_mm256_max_ps(limits, value));
+#endif
+    return value < limits ? limits : value;
 }
 
 template <typename V>
 NAS_ENGINE_INLINE V at_most(V value, float limit) {
     const V limits = V{} + limit;
+#ifdef __AVX__
+    if constexpr (sizeof(V) == 32) return reinterpret_cast<V>(_mm256_min_ps(limits, value));
+#endif
     return value > limits ? limits : value;
 }
 

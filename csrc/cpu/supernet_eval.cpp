@@ -1,10 +1,12 @@
 // Scores paths on the CPU. Folded plans go depth first, image by image, so that activations stay in cache; measured
-// plans go step by step, because batch statistics need all images before the next step can start.
+// plans go step by step, because batch statistics need all images before the next step can start. Paths come in the
+// order of their genes, and each goes on from where the path before it was still the same.
 #include "ops/supernet_eval.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 #include "parallel.h"
@@ -45,10 +47,20 @@ struct HeadAffine {
 
 // A path whose norms have become part of its weights.
 struct FoldedPath {
+    int64_t path;  // index in the request
     PathPlan plan;
     std::vector<float> own;             // biases
     std::vector<const float*> weights;  // of each term
     HeadAffine head;
+    Buffer scaled;  // weights that no other path has
+};
+
+// The path whose feature maps lie in the arena of a batch, and the statistics that it found.
+struct MeasuredPath {
+    Images images{nullptr, 0};  // of the batch; null: there are none
+    const int64_t* genes = nullptr;
+    PathPlan plan;
+    std::vector<NormStatistics> statistics;  // of each norm of the program, empty where the path does not meet it
 };
 
 class PathScorer {
@@ -57,18 +69,17 @@ class PathScorer {
         : program_(program),
           request_(request),
           kernels_(kernels_of(request.level)),
+          decision_order_(decision_order(program)),
+          paths_(in_order()),
           workspaces_(static_cast<size_t>(request.threads)),
-          unscaled_(program, nullptr) {}
+          unscaled_(program, nullptr),
+          measured_pixels_(program.norms.size()),
+          first_moments_(program.norms.size()) {}
 
     void score(const Scores& scores) {
         if (request_.statistics == Statistics::kRunning) return score_running(scores);
-        for (int64_t path = 0; path < request_.paths; ++path) {
-            if (request_.statistics == Statistics::kBatch) {
-                score_measured(path, scores);
-            } else {
-                score_recalibrated(path, scores);
-            }
-        }
+        if (request_.statistics == Statistics::kRecalibrated) return score_recalibrated(scores);
+        for (const int64_t path : paths_) score_measured(path, scores);
     }
 
   private:
@@ -78,45 +89,73 @@ class PathScorer {
 
     const int64_t* genes_of(int64_t path) const { return request_.genes + path * program_.decisions(); }
 
+    // Indices of the paths, those whose first decisions are the same next to each other.
+    std::vector<int64_t> in_order() const {
+        std::vector<int64_t> paths(static_cast<size_t>(request_.paths));
+        std::iota(paths.begin(), paths.end(), 0);
+        std::stable_sort(paths.begin(), paths.end(), [&](int64_t a, int64_t b) {
+            const auto differs = [&](int64_t decision) { return genes_of(a)[decision] != genes_of(b)[decision]; };
+            const auto first = std::find_if(decision_order_.begin(), decision_order_.end(), differs);
+            return first != decision_order_.end() && genes_of(a)[*first] < genes_of(b)[*first];
+        });
+        return paths;
+    }
+
     // Images that go through the network together: enough to use weights again while they are in cache, few enough
     // that their activations stay there too.
-    static int64_t group_size(const PathPlan& plan) {
+    static int64_t group_size(int64_t arena_size) {
         constexpr int64_t kMost = 12;
-        return std::clamp<int64_t>(kGroupFloats / plan.arena_size, 1, kMost);
+        return std::clamp<int64_t>(kGroupFloats / arena_size, 1, kMost);
     }
 
     // The statistics are the same for all paths, and so are the folded weights: they are packed once.
     void score_running(const Scores& scores) {
-        constexpr int64_t kPathsAtOnce = 64;
+        constexpr size_t kPathsAtOnce = 64;
         const std::vector<NormStatistics> statistics = running_statistics(program_);
         PackedWeights weights(program_, &statistics);
-        for (int64_t first = 0; first < request_.paths; first += kPathsAtOnce) {
-            const int64_t count = std::min(kPathsAtOnce, request_.paths - first);
-            std::vector<PathPlan> plans(static_cast<size_t>(count));
-            parallel_for(count, request_.threads, [&](int64_t i, int64_t /*thread*/) {
-                plans[static_cast<size_t>(i)] =
-                    make_plan(program_, genes_of(first + i), NormStyle::kFolded, kernels_.rules);
+        for (size_t first = 0; first < paths_.size(); first += kPathsAtOnce) {
+            const size_t count = std::min(kPathsAtOnce, paths_.size() - first);
+            std::vector<PathPlan> plans(count);
+            parallel_for(static_cast<int64_t>(count), request_.threads, [&](int64_t i, int64_t /*thread*/) {
+                const size_t index = static_cast<size_t>(i);
+                plans[index] = plan_of(paths_[first + index], NormStyle::kFolded);
             });
             weights.add(plans, request_.threads);
-            std::vector<FoldedPath> paths(plans.size());
-            for (size_t i = 0; i < plans.size(); ++i) {
-                paths[i] = {std::move(plans[i]), {}, {}, head_affine(statistics)};
+            std::vector<FoldedPath> paths(count);
+            for (size_t i = 0; i < count; ++i) {
+                paths[i] = {paths_[first + i], std::move(plans[i]), {}, {}, head_affine(statistics), {}};
                 paths[i].own = folded_biases(paths[i].plan, statistics);
                 paths[i].weights = weights.terms_of(paths[i].plan);
             }
-            score_folded(paths, first, scores);
+            score_folded(paths, scores);
         }
     }
 
-    void score_recalibrated(int64_t path, const Scores& scores) {
-        const std::vector<NormStatistics> statistics = recalibrated(genes_of(path));
-        std::vector<FoldedPath> paths(1);
-        FoldedPath& one = paths[0];
-        one.plan = make_plan(program_, genes_of(path), NormStyle::kFolded, kernels_.rules);
-        one.own = folded_biases(one.plan, statistics);
-        one.head = head_affine(statistics);
-        one.weights = scaled_weights(one.plan, statistics);
-        score_folded(paths, path, scores);
+    // Paths are scored together as long as their weights are few.
+    void score_recalibrated(const Scores& scores) {
+        constexpr int64_t kFloatsAtOnce = int64_t{1} << 24;
+        std::vector<FoldedPath> paths;
+        int64_t floats = 0;
+        for (const int64_t path : paths_) {
+            paths.push_back(recalibrated_path(path));
+            floats += paths.back().plan.packed_size;
+            if (floats < kFloatsAtOnce && path != paths_.back()) continue;
+            score_folded(paths, scores);
+            paths.clear();
+            floats = 0;
+        }
+    }
+
+    FoldedPath recalibrated_path(int64_t path) {
+        const std::vector<NormStatistics> statistics = recalibrated(path);
+        FoldedPath folded{path, plan_of(path, NormStyle::kFolded), {}, {}, head_affine(statistics), {}};
+        folded.own = folded_biases(folded.plan, statistics);
+        folded.weights = scaled_weights(folded.plan, statistics, folded.scaled.floats(folded.plan.packed_size));
+        return folded;
+    }
+
+    PathPlan plan_of(int64_t path, NormStyle style) const {
+        return make_plan(program_, genes_of(path), style, kernels_.rules);
     }
 
     // All biases of a path: sums of its norms' shifts.
@@ -138,10 +177,10 @@ class PathScorer {
     }
 
     // The weights of each term of a path times the scales of its own norms.
-    std::vector<const float*> scaled_weights(const PathPlan& plan, const std::vector<NormStatistics>& statistics) {
+    std::vector<const float*> scaled_weights(const PathPlan& plan, const std::vector<NormStatistics>& statistics,
+                                             float* scaled) {
         unscaled_.add({plan}, request_.threads);
         std::vector<const float*> weights = unscaled_.terms_of(plan);
-        float* const scaled = scaled_.floats(plan.packed_size);
         const int64_t count = static_cast<int64_t>(plan.steps.size());
         parallel_for<Schedule::kTurns>(count, request_.threads, [&](int64_t index, int64_t /*thread*/) {
             const PlanStep& step = plan.steps[static_cast<size_t>(index)];
@@ -159,45 +198,91 @@ class PathScorer {
         return weights;
     }
 
-    // Scores `paths`, of which the first one is path `first` of the request: whoever is free takes the next images.
-    void score_folded(const std::vector<FoldedPath>& paths, int64_t first, const Scores& scores) {
+    // Paths in a row, each of which goes on from the one before; a group of images takes all of them in one task.
+    struct Family {
+        int64_t first, last;  // of the paths
+        int64_t arena_size;   // of the largest one
+        int64_t first_task;
+    };
+
+    // Families as large as they can be, but for at least `least` tasks if there are so many.
+    std::vector<Family> families_of(const std::vector<FoldedPath>& paths, int64_t least) const {
+        const int64_t count = static_cast<int64_t>(paths.size()), images = request_.images.count;
+        const auto divide = [&](int64_t most) {
+            std::vector<Family> families;
+            for (int64_t i = 0; i < count; ++i) {
+                const FoldedPath& path = paths[static_cast<size_t>(i)];
+                const bool joins = i > 0 && i - families.back().first < most && shared_cut_of(&path - 1, path);
+                if (!joins) families.push_back({i, i, 0, 0});
+                families.back().last = i + 1;
+                families.back().arena_size = std::max(families.back().arena_size, path.plan.arena_size);
+            }
+            int64_t tasks = 0;
+            for (Family& family : families) {
+                family.first_task = tasks;
+                const int64_t group = group_size(family.arena_size);
+                tasks += (images + group - 1) / group;
+            }
+            families.push_back({count, count, 0, tasks});
+            return families;
+        };
+        std::vector<Family> families = divide(count);
+        const int64_t tasks = families.back().first_task;
+        return tasks == 0 || tasks >= least ? families : divide(std::max<int64_t>(count * tasks / least, 1));
+    }
+
+    // The cut from which `path` can go on after `before`; null: none, or nothing is before it.
+    const PlanCut* shared_cut_of(const FoldedPath* before, const FoldedPath& path) const {
+        if (!before) return nullptr;
+        return shared_cut(decision_order_, {genes_of(before->path), &before->plan}, {genes_of(path.path), &path.plan});
+    }
+
+    // Whoever is free takes the next task.
+    void score_folded(const std::vector<FoldedPath>& paths, const Scores& scores) {
+        constexpr int64_t kTasksOfThread = 4;  // so that all threads end at about the same time
         const int64_t images = request_.images.count;
-        std::vector<int64_t> first_groups{0};
+        const std::vector<Family> families = families_of(paths, kTasksOfThread * request_.threads);
         int64_t floats = 0, scratch = 0;
-        for (const FoldedPath& path : paths) {
-            const int64_t group = group_size(path.plan);
-            first_groups.push_back(first_groups.back() + (images + group - 1) / group);
-            floats = std::max(floats, path.plan.arena_size * group);
-            scratch = std::max(scratch, path.plan.scratch_size);
+        for (const Family& family : families) {
+            floats = std::max(floats, family.arena_size * group_size(std::max<int64_t>(family.arena_size, 1)));
         }
-        for (Workspace& workspace : workspaces_) workspace.path = kNone;
+        for (const FoldedPath& path : paths) scratch = std::max(scratch, path.plan.scratch_size);
         image_scores_.resize(paths.size() * static_cast<size_t>(images));
-        parallel_for<Schedule::kTurns>(first_groups.back(), request_.threads, [&](int64_t index, int64_t thread) {
-            const auto next = std::upper_bound(first_groups.begin(), first_groups.end(), index);
-            const int64_t path = next - first_groups.begin() - 1;
-            const FoldedPath& folded = paths[static_cast<size_t>(path)];
+        parallel_for<Schedule::kTurns>(families.back().first_task, request_.threads, [&](int64_t task, int64_t thread) {
+            const auto is_before = [](int64_t index, const Family& family) { return index < family.first_task; };
+            const Family& family = *(std::upper_bound(families.begin(), families.end(), task, is_before) - 1);
+            const int64_t group = group_size(family.arena_size), first = (task - family.first_task) * group;
             Workspace& workspace = workspaces_[static_cast<size_t>(thread)];
-            const int64_t group = group_size(folded.plan);
             const Arena arena{workspace.arena.floats(floats), group, workspace.scratch.floats(scratch)};
-            if (workspace.path != path) clear_borders(folded.plan, arena, 0, std::min(group, images));
-            workspace.path = path;
-            score_group(folded, first + path, arena, (index - first_groups[static_cast<size_t>(path)]) * group, scores,
-                        image_scores_.data() + path * images);
+            const FoldedPath* before = nullptr;
+            for (int64_t i = family.first; i < family.last; ++i) {
+                const FoldedPath& path = paths[static_cast<size_t>(i)];
+                score_group(path, before, arena, first, scores, image_scores_.data() + i * images);
+                before = &path;
+            }
         });
         for (size_t i = 0; i < paths.size(); ++i) {
-            add_up(image_scores_.data() + static_cast<int64_t>(i) * images, first + static_cast<int64_t>(i), scores);
+            add_up(image_scores_.data() + static_cast<int64_t>(i) * images, paths[i].path, scores);
         }
     }
 
-    void score_group(const FoldedPath& path, int64_t index, const Arena& arena, int64_t first, const Scores& scores,
-                     ImageScore* image_scores) const {
+    // `before`: the path that these images took through this arena last, or null.
+    void score_group(const FoldedPath& path, const FoldedPath* before, const Arena& arena, int64_t first,
+                     const Scores& scores, ImageScore* image_scores) const {
+        const PathPlan& plan = path.plan;
         const int64_t size = std::min(arena.slots, request_.images.count - first);
-        for (int64_t slot = 0; slot < size; ++slot) load_image(path.plan, request_.images, first + slot, arena, slot);
+        const PlanCut* shared = shared_cut_of(before, path);
+        clear_borders(plan, before ? &before->plan : nullptr, arena, 0, size);
+        if (!shared) {
+            for (int64_t slot = 0; slot < size; ++slot) load_image(plan, request_.images, first + slot, arena, slot);
+        }
         const PackedPath packed{path.own.data(), path.weights.data()};
-        for (const PlanStep& step : path.plan.steps) kernels_.run_step(path.plan, step, packed, arena, 0, size);
+        for (size_t i = shared ? static_cast<size_t>(shared->steps) : 0; i < plan.steps.size(); ++i) {
+            kernels_.run_step(plan, plan.steps[i], packed, arena, 0, size);
+        }
         for (int64_t slot = 0; slot < size; ++slot) {
             image_scores[first + slot] =
-                score_image(path.plan, path.head, first + slot, arena, slot, logits_of(scores, index));
+                score_image(plan, path.head, first + slot, arena, slot, logits_of(scores, path.path));
         }
     }
 
@@ -220,10 +305,9 @@ class PathScorer {
     void score_measured(int64_t path, const Scores& scores) {
         image_scores_.resize(static_cast<size_t>(request_.images.count));
         if (request_.images.count > 0) {
-            const PathPlan plan = make_plan(program_, genes_of(path), NormStyle::kMeasured, kernels_.rules);
-            std::vector<NormStatistics> statistics(program_.norms.size());
-            const Arena arena = run_measured(plan, request_.images, statistics);
-            const HeadAffine affine = head_affine(statistics);
+            const Arena arena = run_measured(path, request_.images);
+            const PathPlan& plan = measured_.plan;
+            const HeadAffine affine = head_affine(measured_.statistics);
             parallel_for(request_.images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
                 image_scores_[static_cast<size_t>(image)] =
                     score_image(plan, affine, image, arena, image, logits_of(scores, path));
@@ -234,13 +318,12 @@ class PathScorer {
 
     // What the norms of the path hold after all calibration batches: averages of the batches' means and unbiased
     // variances (momentum=None in PyTorch).
-    std::vector<NormStatistics> recalibrated(const int64_t* genes) {
-        const PathPlan plan = make_plan(program_, genes, NormStyle::kMeasured, kernels_.rules);
+    std::vector<NormStatistics> recalibrated(int64_t path) {
         std::vector<NormStatistics> averages(program_.norms.size());
         float weight = 1.0f;
         for (const Images& batch : request_.calibration) {
-            std::vector<NormStatistics> statistics(program_.norms.size());
-            run_measured(plan, batch, statistics);
+            run_measured(path, batch);
+            const std::vector<NormStatistics>& statistics = measured_.statistics;
             for (size_t i = 0; i < averages.size(); ++i) {
                 average(averages[i].mean, statistics[i].mean, weight, 1.0);
                 const double pixels = static_cast<double>(measured_pixels_[i] * batch.count);
@@ -258,37 +341,58 @@ class PathScorer {
         }
     }
 
-    // All images through the path in training mode; `statistics` gets mean and biased variance of each norm it meets.
-    // Returns the arena, with as many slots as images.
-    Arena run_measured(const PathPlan& plan, const Images& images, std::vector<NormStatistics>& statistics) {
+    // All images through the path in training mode: `measured_` is this path then. Returns the arena, with as many
+    // slots as images.
+    Arena run_measured(int64_t path, const Images& images) {
+        PathPlan plan = plan_of(path, NormStyle::kMeasured);
         unscaled_.add({plan}, request_.threads);
         const std::vector<const float*> weights = unscaled_.terms_of(plan);
         std::vector<float> own(static_cast<size_t>(plan.own_size));
         fill_tiled_scales(program_, plan, nullptr, own.data());
         const PackedPath packed{own.data(), weights.data()};
-        measured_pixels_.assign(program_.norms.size(), 0);
-        first_moments_.assign(program_.norms.size(), 0);
-        const Arena all{batch_arena_.floats(plan.arena_size * images.count), images.count, nullptr};
+        const int64_t floats = plan.arena_size * images.count;
+        const bool is_same = measured_.images.pixels == images.pixels && measured_.images.count == images.count;
+        if (!is_same || floats > batch_floats_) measured_ = {};  // nothing to go on from
+        batch_floats_ = std::max(batch_floats_, floats);
+        const Arena all{batch_arena_.floats(batch_floats_), images.count, nullptr};
+        const bool is_first = measured_.images.pixels == nullptr;
+        const PlanCut* shared =
+            is_first ? nullptr
+                     : shared_cut(decision_order_, {measured_.genes, &measured_.plan}, {genes_of(path), &plan});
         parallel_for(images.count, request_.threads, [&](int64_t image, int64_t /*thread*/) {
-            clear_borders(plan, all, image, image + 1);
-            load_image(plan, images, image, all, image);
+            clear_borders(plan, is_first ? nullptr : &measured_.plan, all, image, image + 1);
+            if (!shared) load_image(plan, images, image, all, image);
         });
-        for (const Phase& phase : phases_of(plan)) {
-            for (const PlanStep& step : phase) apply_norms(plan, step, statistics, own.data());
-            start_moments(plan, phase, images.count);
+        const int64_t first_step = shared ? shared->steps : 0;
+        std::vector<NormStatistics> statistics(program_.norms.size());
+        for (int64_t i = 0; i < first_step; ++i) {
+            const int64_t norm = plan.steps[static_cast<size_t>(i)].measured;
+            if (norm == kNone) continue;
+            statistics[static_cast<size_t>(norm)] = std::move(measured_.statistics[static_cast<size_t>(norm)]);
+        }
+        measured_ = {images, genes_of(path), std::move(plan), std::move(statistics)};
+        run_phases(first_step, packed, own.data(), all);
+        return all;
+    }
+
+    // The steps of `measured_` from the first one on that is not done.
+    void run_phases(int64_t first_step, const PackedPath& packed, float* own, const Arena& all) {
+        const PathPlan& plan = measured_.plan;
+        for (const Phase& phase : phases_of(plan, first_step)) {
+            for (const PlanStep& step : phase) apply_norms(plan, step, measured_.statistics, own);
+            start_moments(plan, phase, all.slots);
             const int64_t group = phase_group(plan, phase);
-            parallel_for((images.count + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
+            parallel_for((all.slots + group - 1) / group, request_.threads, [&](int64_t index, int64_t thread) {
                 float* scratch = workspaces_[static_cast<size_t>(thread)].scratch.floats(plan.scratch_size);
                 const Arena arena{all.base, all.slots, scratch};
-                const int64_t first = index * group, last = std::min(first + group, images.count);
+                const int64_t first = index * group, last = std::min(first + group, all.slots);
                 for (const PlanStep& step : phase) {
                     kernels_.run_step(plan, step, packed, arena, first, last);
                     for (int64_t image = first; image < last; ++image) add_moments(plan, step, all, image);
                 }
             });
-            join_moments(phase, images.count, statistics);
+            join_moments(phase, all.slots, measured_.statistics);
         }
-        return all;
     }
 
     // Steps in a row that need no statistics of one another: a group of images goes through all of them in one go.
@@ -300,11 +404,11 @@ class PathScorer {
         const PlanStep* end() const { return last; }
     };
 
-    static std::vector<Phase> phases_of(const PathPlan& plan) {
+    static std::vector<Phase> phases_of(const PathPlan& plan, int64_t first_step) {
         std::vector<Phase> phases;
         const PlanStep* const end = plan.steps.data() + plan.steps.size();
         std::vector<int64_t> measured;  // by the phase
-        for (const PlanStep* step = plan.steps.data(); step != end; ++step) {
+        for (const PlanStep* step = plan.steps.data() + first_step; step != end; ++step) {
             const bool waits = std::any_of(plan.terms.begin() + step->first_term,
                                            plan.terms.begin() + step->first_term + step->terms, [&](const auto& term) {
                                                return term.kind == PlanKind::kScaled &&
@@ -439,13 +543,15 @@ class PathScorer {
     const Program& program_;
     const ScoreRequest& request_;
     const Kernels& kernels_;
+    const std::vector<int64_t> decision_order_, paths_;
     struct Workspace {
         Buffer arena, scratch;
-        int64_t path = kNone;  // whose borders in the arena are zero
     };
     std::vector<Workspace> workspaces_;  // of each thread
     PackedWeights unscaled_;             // of measured plans, and to be scaled for each recalibrated path
-    Buffer scaled_, batch_arena_;
+    MeasuredPath measured_;
+    Buffer batch_arena_;
+    int64_t batch_floats_ = 0;              // of the arena
     std::vector<int64_t> measured_pixels_;  // of each norm, in one image
     std::vector<float> moments_;            // of a phase; of each norm [images, 2, padded]: sum, squares around mean
     std::vector<int64_t> first_moments_;    // of each norm, where its own begin

@@ -106,17 +106,13 @@ NAS_ENGINE_NOINLINE void run_tile(const StepView& step, int64_t y, int64_t x, in
 // `count` tiles of row y, the first one at x, each `advance` pixels after the one before.
 template <int L, int V, int P>
 void run_tiles(const StepView& step, int64_t channel, int64_t y, int64_t x, int64_t count, int64_t advance) {
-    for (const int64_t end = x + count * advance; x < end; x += advance) {
-        switch (step.shape) {
-            case StepShape::kPointwise:
-                run_pointwise<L, V, P>(step, y, x, channel);
-                break;
-            case StepShape::kRowDepthwise:
-                run_row_depthwise<L, V, P>(step, y, x, channel);
-                break;
-            default:
-                run_tile<L, V, P>(step, y, x, channel);
-        }
+    switch (step.shape) {
+        case StepShape::kPointwise:
+            return run_pointwise<L, V, P>(step, y, x, count, advance, channel);
+        case StepShape::kRowDepthwise:
+            return run_row_depthwise<L, V, P>(step, y, x, count, advance, channel);
+        default:
+            for (const int64_t end = x + count * advance; x < end; x += advance) run_tile<L, V, P>(step, y, x, channel);
     }
 }
 

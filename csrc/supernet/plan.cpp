@@ -33,7 +33,33 @@ struct NodeUse {
     bool reads_rectified = false;  // ... or rectified
     int64_t border = 0;
     int64_t last_reader = kNone;
+    bool is_kept = false;  // for the next path: it is that of a cut
 };
+
+// How many decisions nodes 0..i depend on, for each node i; `order` gets them in the order of these nodes.
+std::vector<int64_t> known_decisions(const Program& program, std::vector<int64_t>* order = nullptr) {
+    std::vector<bool> is_known(program.choices.size());
+    std::vector<int64_t> counts;
+    int64_t count = 0;
+    for (const ProgramNode& node : program.nodes) {
+        for (int64_t t = node.first_term; t < node.first_term + node.terms; ++t) {
+            const int64_t decision = program.terms[static_cast<size_t>(t)].decision;
+            if (decision == kNone || is_known[static_cast<size_t>(decision)]) continue;
+            is_known[static_cast<size_t>(decision)] = true;
+            if (order) order->push_back(decision);
+            ++count;
+        }
+        counts.push_back(count);
+    }
+    return counts;
+}
+
+bool is_same_place(const PlanValue& a, const PlanValue& b) {
+    return a.offset == b.offset && a.padded == b.padded && a.height == b.height && a.width == b.width &&
+           a.border == b.border;
+}
+
+constexpr int64_t kLeastShare = 8;  // a cut comes after at least this part of a path's work
 
 class PlanBuilder {
   public:
@@ -53,8 +79,16 @@ class PlanBuilder {
         rectified_values_.assign(uses_.size(), kNone);
         raw_values_[0] = plan_.input;
         if (uses_[0].reads_rectified) add_rectified_image();
+        const std::vector<int64_t> known = known_decisions(program_);
+        const std::vector<int64_t> work = work_before();
         for (int64_t i = 1; i < static_cast<int64_t>(uses_.size()); ++i) {
-            if (is_computed(i)) add_node(i);
+            if (!is_computed(i)) continue;
+            add_node(i);
+            // Where all decisions are known only equal paths would go on from here; after little work it would not pay.
+            const int64_t decisions = known[static_cast<size_t>(i)], done = work[static_cast<size_t>(i) + 1];
+            const bool pays = rules_.shares_prefixes && kLeastShare * done >= work.back();
+            if (pays && decisions < known.back()) add_cut(i, decisions);
+            release_read_before(i);
         }
         plan_.head = raw_values_[static_cast<size_t>(head_node())];
         if (style_ == NormStyle::kMeasured && program_.head.norm != kNone) measure_head();
@@ -262,11 +296,46 @@ class PlanBuilder {
         }
         add_step(step, terms);
         for (const int64_t value : temporary) release(value);
+    }
+
+    // Values that no node after `index` reads.
+    void release_read_before(int64_t index) {
         for (int64_t i = 0; i <= index; ++i) {
-            if (use(i).last_reader != index) continue;
+            if (use(i).last_reader != index || use(i).is_kept) continue;
             release(raw_values_[static_cast<size_t>(i)]);
             release(rectified_values_[static_cast<size_t>(i)]);
         }
+    }
+
+    // Multiply-accumulates of the convolutions of the nodes before each node.
+    std::vector<int64_t> work_before() {
+        std::vector<int64_t> work{0};
+        for (int64_t i = 0; i < static_cast<int64_t>(uses_.size()); ++i) {
+            int64_t taps = 0;
+            for (const int64_t t : use(i).terms) {
+                if (term(t).weight == kNone) continue;
+                const bool depthwise = plan_kind(term(t)) == PlanKind::kDepthwise;
+                taps += term(t).kernel * term(t).kernel * (depthwise ? 1 : node(term(t).source).channels);
+            }
+            const int64_t pixels = node(i).height * node(i).width;
+            work.push_back(work.back() + (i > 0 && is_computed(i) ? pixels * node(i).channels * taps : 0));
+        }
+        return work;
+    }
+
+    // A cut after node `index` if what comes after it reads no other node. Of cuts after the same decisions the last
+    // one is left.
+    void add_cut(int64_t index, int64_t decisions) {
+        for (int64_t i = 0; i < index; ++i) {
+            if (use(i).last_reader > index) return;
+        }
+        if (!plan_.cuts.empty() && plan_.cuts.back().decisions == decisions) {
+            use(plan_.cuts.back().node).is_kept = false;
+            plan_.cuts.pop_back();
+        }
+        use(index).is_kept = true;
+        plan_.cuts.push_back({decisions, static_cast<int64_t>(plan_.steps.size()), index,
+                              raw_values_[static_cast<size_t>(index)], rectified_values_[static_cast<size_t>(index)]});
     }
 
     // Where a node has terms of both kinds, the sum of the Winograd ones becomes a value of its own.
@@ -487,9 +556,45 @@ PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style
     return PlanBuilder(program, genes, style, rules).build();
 }
 
-void clear_borders(const PathPlan& plan, const Arena& arena, int64_t first, int64_t last) {
+std::vector<int64_t> decision_order(const Program& program) {
+    std::vector<int64_t> order;
+    known_decisions(program, &order);
+    return order;
+}
+
+const PlanCut* shared_cut(const std::vector<int64_t>& decision_order, const PlannedPath& before,
+                          const PlannedPath& path) {
+    const PathPlan &one = *before.plan, &other = *path.plan;
+    const auto is_same = [&](int64_t a, int64_t b) {
+        if (a == kNone || b == kNone) return a == b;
+        return is_same_place(one.values[static_cast<size_t>(a)], other.values[static_cast<size_t>(b)]);
+    };
+    const PlanCut* shared = nullptr;
+    size_t decision = 0, step = 0;
+    // One after the other: a cut of `path` that `before` does not have is no place that was kept.
+    for (size_t i = 0; i < std::min(one.cuts.size(), other.cuts.size()); ++i) {
+        const PlanCut &mine = one.cuts[i], &cut = other.cuts[i];
+        if (mine.decisions != cut.decisions || mine.steps != cut.steps || mine.node != cut.node) break;
+        if (!is_same(mine.raw, cut.raw) || !is_same(mine.rectified, cut.rectified)) break;
+        for (; decision < static_cast<size_t>(cut.decisions); ++decision) {
+            const int64_t index = decision_order[decision];
+            if (before.genes[index] != path.genes[index]) return shared;
+        }
+        for (; step < static_cast<size_t>(cut.steps); ++step) {
+            if (one.steps[step].measured != other.steps[step].measured) return shared;  // the head's norm
+        }
+        shared = &cut;
+    }
+    return shared;
+}
+
+void clear_borders(const PathPlan& plan, const PathPlan* before, const Arena& arena, int64_t first, int64_t last) {
+    const auto was_there = [before](const PlanValue& value) {
+        const auto is_same = [&](const PlanValue& other) { return other.is_first && is_same_place(other, value); };
+        return before && std::any_of(before->values.begin(), before->values.end(), is_same);
+    };
     for (const PlanValue& value : plan.values) {
-        if (!value.is_first || value.border == 0) continue;
+        if (!value.is_first || value.border == 0 || was_there(value)) continue;
         const int64_t border = value.border * value.padded, row = value.width * value.padded;
         for (int64_t slot = first; slot < last; ++slot) {
             float* at = address_of(value, arena, slot) - value.origin();

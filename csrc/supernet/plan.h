@@ -63,7 +63,18 @@ struct PlanStep {
     bool by_rows;      // all channels of a row before the next row: the weights are small enough to stay in cache
 };
 
+// A place in a plan where one node is all that the rest reads. Its values stay to the end of the plan, so that the next
+// path can go on from here if its genes are the same up to here.
+struct PlanCut {
+    int64_t decisions;  // so many of `decision_order` decide about the steps before
+    int64_t steps;      // that come before
+    int64_t node;       // in the program
+    int64_t raw;        // index of its value, or kNone
+    int64_t rectified;  // index of its value, or kNone
+};
+
 struct PathPlan {
+    std::vector<PlanCut> cuts;  // ascending, for plans that share prefixes
     std::vector<PlanValue> values;
     std::vector<PlanTerm> terms;
     std::vector<PlanStep> steps;
@@ -88,8 +99,9 @@ NAS_ENGINE_HOST_DEVICE inline float* address_of(const PlanValue& value, const Ar
     return arena.base + value.offset * arena.slots + slot * value.size() + value.origin();
 }
 
-// Sets the borders of all values to zero for the images in slots first..last-1: steps write what lies inside.
-void clear_borders(const PathPlan& plan, const Arena& arena, int64_t first, int64_t last);
+// Sets the borders of all values to zero for the images in slots first..last-1: steps write what lies inside. Those
+// that a plan `before` has had at the same place are zero already; null: none.
+void clear_borders(const PathPlan& plan, const PathPlan* before, const Arena& arena, int64_t first, int64_t last);
 
 // How norms enter a plan: folded into the weights, or measured on the batch and applied afterwards.
 enum class NormStyle { kFolded, kMeasured };
@@ -99,6 +111,7 @@ struct KernelRules {
     int64_t (*block)(int64_t padded, int64_t width);  // output channels that one tile covers
     bool winograd;                                    // whether 3x3 convolutions may be computed that way
     bool tiled;                                       // whether convolutions are computed by tiles of bfloat16
+    bool shares_prefixes;                             // whether plans have cuts
 };
 
 // Winograd convolution F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section
@@ -139,6 +152,19 @@ inline int64_t tiled_channels(const PlanValue& value) {  // of a map
 // The live part of the path `genes` [decisions]. Nodes that only copy another one share its buffer. Throws
 // std::invalid_argument where a node has more than kMaxStepTerms terms, or a norm is measured twice.
 PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules);
+
+// Decisions in the order in which nodes first depend on them. No node depends on those that are left out.
+std::vector<int64_t> decision_order(const Program& program);
+
+// A path and its plan.
+struct PlannedPath {
+    const int64_t* genes;
+    const PathPlan* plan;
+};
+
+// The last cut up to which `path` computes what `before` has computed and left in the same arena; null: there is none.
+const PlanCut* shared_cut(const std::vector<int64_t>& decision_order, const PlannedPath& before,
+                          const PlannedPath& path);
 
 // Mean and variance of each norm of a program; vectors of its channels.
 struct NormStatistics {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -95,6 +96,13 @@ struct RandomScores {
         std::vector<float>(RandomInputs::kPaths * RandomInputs::kImages * RandomInputs::kClasses);
 
     Scores places() { return {loss.data(), correct.data(), logits.data()}; }
+
+    // Whether the logits of `path` are, bit by bit, those that it got alone.
+    bool has_logits(int64_t path, const RandomScores& alone) const {
+        const size_t size = static_cast<size_t>(RandomInputs::kImages * RandomInputs::kClasses);
+        return std::memcmp(logits.data() + static_cast<size_t>(path) * size, alone.logits.data(),
+                           size * sizeof(float)) == 0;
+    }
 
     bool agrees(const RandomScores& other, float tolerance = 1e-4f) const {
         float largest = 1;

@@ -54,6 +54,14 @@ bool test_a_random_program(unsigned seed) {
                 if (level == kernel_levels().front()) first = scores;
                 // The variance of two equal values is noise: norms then enlarge differences.
                 CHECK(statistics != Statistics::kRunning || scores.agrees(first));
+                for (int64_t path = 0; path < RandomInputs::kPaths; ++path) {  // whatever is scored with it
+                    RandomScores alone;
+                    ScoreRequest request = inputs.request(statistics, 1, level);
+                    request.genes += path * program.decisions();
+                    request.paths = 1;
+                    supernet_eval_cpu(program, request, alone.places());
+                    CHECK(scores.has_logits(path, alone));
+                }
             }
             for (const std::string& level : bfloat16_levels()) {
                 RandomScores scores;

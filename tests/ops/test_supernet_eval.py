@@ -25,6 +25,8 @@ from nas_engine.ops.supernet_eval import (
     supernet_eval_reference,
 )
 from nas_engine.ops.supernet_program import Head, Node, ProgramTables, SupernetProgram, Term, TermKind
+from nas_engine.spaces.mobilenet import MobileNetOptions, MobileNetSpace
+from nas_engine.types import ImageShape
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="needs the native module")
 LEVELS = levels()
@@ -206,6 +208,64 @@ def test_an_image_scores_alike_whatever_is_scored_with_it(level, width):
             program, random_genes(40), images[first:last], labels[first:last], want_logits=True, level=level
         )
         assert torch.equal(some.logits, all_at_once.logits[:, first:last])
+
+
+def mobilenet_paths() -> tuple[SupernetProgram, np.ndarray]:
+    """Paths with long and short common beginnings, some of them twice."""
+    torch.manual_seed(0)
+    space = MobileNetSpace(ImageShape(3, 12, 12, 10), MobileNetOptions(stages=((8, 2, 1), (12, 2, 2))))
+    program = path_programs(with_random_norms(space.supernet())).program((1, 1), 12, 12)
+    layers = np.random.default_rng(0).choice([0, 1, 5, 6], (24, 4), p=[0.3, 0.3, 0.2, 0.2])
+    layers[:, [0, 2]] %= 6  # the first layer of a stage cannot be left out
+    layers[-3:] = layers[0]
+    return program, np.hstack([np.ones((24, 2), dtype=np.int64), layers])
+
+
+def chain_paths() -> tuple[SupernetProgram, np.ndarray]:
+    """Layer after layer of one shape, so that the feature maps of all paths lie at the same few places."""
+    torch.manual_seed(0)
+    channels, layers = 8, 6
+    nodes = [Node(channels, 6, 7)]
+    for layer in range(layers):
+        terms = []
+        for choice in range(3):
+            convolution = nn.Conv2d(channels, channels, 3, bias=False)
+            norm = with_random_norms(nn.BatchNorm2d(channels), 3 * layer + choice)
+            terms.append(Term(layer, TermKind.CONVOLUTION, 3, 1, True, convolution, norm, (layer, choice)))
+        terms.append(Term(layer, TermKind.IDENTITY, choice=(layer, 3)))
+        nodes.append(Node(channels, 6, 7, tuple(terms)))
+    head = Head(layers, nn.Linear(channels, 10), with_random_norms(nn.BatchNorm2d(channels), 99))
+    genes = np.random.default_rng(0).choice(4, (60, layers), p=[0.5, 0.2, 0.1, 0.2])
+    return SupernetProgram(tuple(nodes), head, (4,) * layers), genes
+
+
+@pytest.mark.parametrize("level", LEVELS + bfloat16_levels())
+@pytest.mark.parametrize("batches", [0, 1, 2])
+@pytest.mark.parametrize("make", [mobilenet_paths, chain_paths])
+def test_a_path_scores_alike_whatever_is_scored_with_it(make, batches, level):
+    """Paths go on from where they were still the same: that must not be seen in any bit."""
+    program, genes = make()
+    images, labels = images_and_labels(program, 13)
+    calibration = [images_and_labels(program, 9, seed)[0] for seed in range(batches)]
+    every_statistics = [Statistics.RECALIBRATED] if batches else [Statistics.RUNNING, Statistics.BATCH]
+    for statistics, threads in itertools.product(every_statistics, (1, 3)):
+        options = {"want_logits": True, "level": level, "threads": threads}
+        together = supernet_eval(program, genes, images, labels, statistics, calibration, **options)
+        for index in range(len(genes)):
+            alone = supernet_eval(program, genes[[index]], images, labels, statistics, calibration, **options)
+            assert torch.equal(alone.logits[0], together.logits[index])
+            assert alone.loss[0] == together.loss[index]
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("make", [mobilenet_paths, chain_paths])
+def test_paths_with_a_common_beginning_equal_the_reference(make, batches):
+    program, genes = make()
+    images, labels = images_and_labels(program, 13)
+    calibration = [images_and_labels(program, 9, seed)[0] for seed in range(batches)]
+    got = supernet_eval(program, genes, images, labels, Statistics.RECALIBRATED, calibration, want_logits=True)
+    wanted = supernet_eval_reference(program, genes, images, labels, Statistics.RECALIBRATED, calibration)
+    assert_equal_scores(got, wanted)
 
 
 def test_images_need_not_be_contiguous():
