@@ -19,6 +19,7 @@ namespace nas_engine {
 
 namespace {
 
+constexpr size_t kPathsAtOnce = 64;
 constexpr int64_t kGroupFloats = int64_t{1} << 18;  // of the activations of a group of images: 1 MiB
 
 struct ImageScore {
@@ -108,9 +109,13 @@ class PathScorer {
         return std::clamp<int64_t>(kGroupFloats / arena_size, 1, kMost);
     }
 
+    int64_t groups_of(int64_t arena_size) const {
+        const int64_t group = group_size(arena_size);
+        return (request_.images.count + group - 1) / group;
+    }
+
     // The statistics are the same for all paths, and so are the folded weights: they are packed once.
     void score_running(const Scores& scores) {
-        constexpr size_t kPathsAtOnce = 64;
         const std::vector<NormStatistics> statistics = running_statistics(program_);
         PackedWeights weights(program_, &statistics);
         for (size_t first = 0; first < paths_.size(); first += kPathsAtOnce) {
@@ -139,7 +144,7 @@ class PathScorer {
         for (const int64_t path : paths_) {
             paths.push_back(recalibrated_path(path));
             floats += paths.back().plan.packed_size;
-            if (floats < kFloatsAtOnce && path != paths_.back()) continue;
+            if (paths.size() < kPathsAtOnce && floats < kFloatsAtOnce && path != paths_.back()) continue;
             score_folded(paths, scores);
             paths.clear();
             floats = 0;
@@ -155,7 +160,10 @@ class PathScorer {
     }
 
     PathPlan plan_of(int64_t path, NormStyle style) const {
-        return make_plan(program_, genes_of(path), style, kernels_.rules);
+        // Each calibration batch takes the arena from the one before.
+        const bool one_batch = style == NormStyle::kFolded || request_.calibration.size() <= 1;
+        const Cuts cuts = request_.paths > 1 && one_batch ? Cuts::kWhereTheyPay : Cuts::kNone;
+        return make_plan(program_, genes_of(path), style, kernels_.rules, cuts);
     }
 
     // All biases of a path: sums of its norms' shifts.
@@ -205,30 +213,25 @@ class PathScorer {
         int64_t first_task;
     };
 
-    // Families as large as they can be, but for at least `least` tasks if there are so many.
-    std::vector<Family> families_of(const std::vector<FoldedPath>& paths, int64_t least) const {
-        const int64_t count = static_cast<int64_t>(paths.size()), images = request_.images.count;
-        const auto divide = [&](int64_t most) {
-            std::vector<Family> families;
-            for (int64_t i = 0; i < count; ++i) {
-                const FoldedPath& path = paths[static_cast<size_t>(i)];
-                const bool joins = i > 0 && i - families.back().first < most && shared_cut_of(&path - 1, path);
-                if (!joins) families.push_back({i, i, 0, 0});
-                families.back().last = i + 1;
-                families.back().arena_size = std::max(families.back().arena_size, path.plan.arena_size);
-            }
-            int64_t tasks = 0;
-            for (Family& family : families) {
-                family.first_task = tasks;
-                const int64_t group = group_size(family.arena_size);
-                tasks += (images + group - 1) / group;
-            }
-            families.push_back({count, count, 0, tasks});
-            return families;
-        };
-        std::vector<Family> families = divide(count);
-        const int64_t tasks = families.back().first_task;
-        return tasks == 0 || tasks >= least ? families : divide(std::max<int64_t>(count * tasks / least, 1));
+    // Families as large as they can be, but for about `wanted` tasks if there are so many. Ends with an empty one.
+    std::vector<Family> families_of(const std::vector<FoldedPath>& paths, int64_t wanted) const {
+        const int64_t count = static_cast<int64_t>(paths.size());
+        int64_t largest = 1;
+        for (const FoldedPath& path : paths) largest = std::max(largest, path.plan.arena_size);
+        const int64_t most = std::max<int64_t>(count * groups_of(largest) / wanted, 1);
+        std::vector<Family> families;
+        for (int64_t i = 0; i < count; ++i) {
+            const FoldedPath& path = paths[static_cast<size_t>(i)];
+            const bool joins = i > 0 && i - families.back().first < most && shared_cut_of(&path - 1, path);
+            if (!joins) families.push_back({i, i, 1, 0});
+            families.back().last = i + 1;
+            families.back().arena_size = std::max(families.back().arena_size, path.plan.arena_size);
+        }
+        families.push_back({count, count, 1, 0});
+        for (size_t i = 1; i < families.size(); ++i) {
+            families[i].first_task = families[i - 1].first_task + groups_of(families[i - 1].arena_size);
+        }
+        return families;
     }
 
     // The cut from which `path` can go on after `before`; null: none, or nothing is before it.
@@ -244,7 +247,7 @@ class PathScorer {
         const std::vector<Family> families = families_of(paths, kTasksOfThread * request_.threads);
         int64_t floats = 0, scratch = 0;
         for (const Family& family : families) {
-            floats = std::max(floats, family.arena_size * group_size(std::max<int64_t>(family.arena_size, 1)));
+            floats = std::max(floats, family.arena_size * group_size(family.arena_size));
         }
         for (const FoldedPath& path : paths) scratch = std::max(scratch, path.plan.scratch_size);
         image_scores_.resize(paths.size() * static_cast<size_t>(images));

@@ -100,10 +100,10 @@ DeviceTables DevicePlan::tables_at(const unsigned char* workspace) const {
 
 DevicePlan make_device_plan(const Program& program, const int64_t* genes, int64_t paths, NormStyle style,
                             const Division& division) {
-    const KernelRules rules{block_rule, false, false, false};
+    const KernelRules rules{block_rule, false, false};
     Joined joined;
     for (int64_t path = 0; path < paths; ++path) {
-        const PathPlan plan = make_plan(program, genes + path * program.decisions(), style, rules);
+        const PathPlan plan = make_plan(program, genes + path * program.decisions(), style, rules, Cuts::kNone);
         if (style == NormStyle::kMeasured) require_many_values(plan, division.images);
         joined.add(plan);
     }

@@ -24,7 +24,7 @@ void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& pack
                [&](const StepView& view, Rows rows) { run_view(view, step.block, rows); });
 }
 
-constexpr Kernels kKernels{"avx512", {block_rule, true, false, true}, run_step, moments, pooled};
+constexpr Kernels kKernels{"avx512", {block_rule, true, false}, run_step, moments, pooled};
 
 }  // namespace
 

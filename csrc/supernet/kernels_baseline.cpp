@@ -22,7 +22,7 @@ void run_step(const PathPlan& plan, const PlanStep& step, const PackedPath& pack
     });
 }
 
-constexpr Kernels kKernels{"baseline", {block_rule, true, false, true}, run_step, moments, pooled};
+constexpr Kernels kKernels{"baseline", {block_rule, true, false}, run_step, moments, pooled};
 
 }  // namespace
 

@@ -44,7 +44,7 @@ void release_tiles() { _tile_release(); }
 #include "supernet/blocks_avx512_impl.h"
 #include "supernet/tiled_impl.h"
 
-constexpr Kernels kKernels{"bf16-amx", {block_rule, false, true, true}, run_step, moments, pooled};
+constexpr Kernels kKernels{"bf16-amx", {block_rule, false, true}, run_step, moments, pooled};
 
 }  // namespace
 

@@ -69,7 +69,7 @@ NAS_ENGINE_NOINLINE void dot_tiles(int sums, int inputs, int weights) {
 #include "supernet/blocks_avx2_impl.h"
 #include "supernet/tiled_impl.h"
 
-constexpr Kernels kKernels{"bf16-avx2", {block_rule, false, true, true}, run_step, moments, pooled};
+constexpr Kernels kKernels{"bf16-avx2", {block_rule, false, true}, run_step, moments, pooled};
 
 }  // namespace
 

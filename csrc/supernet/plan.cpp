@@ -59,14 +59,44 @@ bool is_same_place(const PlanValue& a, const PlanValue& b) {
            a.border == b.border;
 }
 
-constexpr int64_t kLeastShare = 8;  // a cut comes after at least this part of a path's work
+// Multiply-accumulates of a term.
+double work_of(const Program& program, const ProgramNode& node, const ProgramTerm& term) {
+    if (term.weight == kNone) return 0;
+    const bool depthwise = plan_kind(term) == PlanKind::kDepthwise;
+    const int64_t inputs = depthwise ? 1 : program.nodes[static_cast<size_t>(term.source)].channels;
+    return static_cast<double>(term.kernel * term.kernel * inputs) * static_cast<double>(node.channels) *
+           static_cast<double>(node.height * node.width);
+}
+
+// That of a path on average, where all choices are equally frequent.
+double expected_work(const Program& program) {
+    std::vector<double> exists;  // how probable it is, of each node
+    double work = 0;
+    for (const ProgramNode& node : program.nodes) {
+        double terms = 0;
+        for (int64_t t = node.first_term; t < node.first_term + node.terms; ++t) {
+            const ProgramTerm& term = program.terms[static_cast<size_t>(t)];
+            const int64_t choices = term.decision == kNone ? 1 : program.choices[static_cast<size_t>(term.decision)];
+            const double probability = exists[static_cast<size_t>(term.source)] / static_cast<double>(choices);
+            work += probability * work_of(program, node, term);
+            terms += probability;
+        }
+        exists.push_back(node.optional ? std::min(terms, 1.0) : 1.0);
+    }
+    return work;
+}
+
+// A cut comes after at least an eighth of the work of a path: less would not pay for keeping its values. All paths have
+// the same limit, so that those with a common beginning have the same cuts there.
+constexpr double kWorkOfCut = 8;
 
 class PlanBuilder {
   public:
-    PlanBuilder(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules)
+    PlanBuilder(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules, Cuts cuts)
         : program_(program),
           style_(style),
           rules_(rules),
+          cuts_(cuts),
           uses_(program.nodes.size()),
           is_measured_(program.norms.size()) {
         find_existing(genes);
@@ -80,14 +110,15 @@ class PlanBuilder {
         raw_values_[0] = plan_.input;
         if (uses_[0].reads_rectified) add_rectified_image();
         const std::vector<int64_t> known = known_decisions(program_);
-        const std::vector<int64_t> work = work_before();
+        const double least_work = cuts_ == Cuts::kNone ? 0 : expected_work(program_) / kWorkOfCut;
+        double work = 0;
         for (int64_t i = 1; i < static_cast<int64_t>(uses_.size()); ++i) {
             if (!is_computed(i)) continue;
             add_node(i);
+            for (const int64_t t : use(i).terms) work += work_of(program_, node(i), term(t));
             // Where all decisions are known only equal paths would go on from here; after little work it would not pay.
-            const int64_t decisions = known[static_cast<size_t>(i)], done = work[static_cast<size_t>(i) + 1];
-            const bool pays = rules_.shares_prefixes && kLeastShare * done >= work.back();
-            if (pays && decisions < known.back()) add_cut(i, decisions);
+            const int64_t decisions = known[static_cast<size_t>(i)];
+            if (cuts_ != Cuts::kNone && work >= least_work && decisions < known.back()) add_cut(i, decisions);
             release_read_before(i);
         }
         plan_.head = raw_values_[static_cast<size_t>(head_node())];
@@ -307,30 +338,19 @@ class PlanBuilder {
         }
     }
 
-    // Multiply-accumulates of the convolutions of the nodes before each node.
-    std::vector<int64_t> work_before() {
-        std::vector<int64_t> work{0};
-        for (int64_t i = 0; i < static_cast<int64_t>(uses_.size()); ++i) {
-            int64_t taps = 0;
-            for (const int64_t t : use(i).terms) {
-                if (term(t).weight == kNone) continue;
-                const bool depthwise = plan_kind(term(t)) == PlanKind::kDepthwise;
-                taps += term(t).kernel * term(t).kernel * (depthwise ? 1 : node(term(t).source).channels);
-            }
-            const int64_t pixels = node(i).height * node(i).width;
-            work.push_back(work.back() + (i > 0 && is_computed(i) ? pixels * node(i).channels * taps : 0));
-        }
-        return work;
-    }
-
     // A cut after node `index` if what comes after it reads no other node. Of cuts after the same decisions the last
-    // one is left.
+    // one counts.
     void add_cut(int64_t index, int64_t decisions) {
         for (int64_t i = 0; i < index; ++i) {
             if (use(i).last_reader > index) return;
         }
         if (!plan_.cuts.empty() && plan_.cuts.back().decisions == decisions) {
-            use(plan_.cuts.back().node).is_kept = false;
+            const PlanCut& other = plan_.cuts.back();
+            use(other.node).is_kept = false;
+            if (use(other.node).last_reader < index) {
+                release(other.raw);
+                release(other.rectified);
+            }
             plan_.cuts.pop_back();
         }
         use(index).is_kept = true;
@@ -388,6 +408,7 @@ class PlanBuilder {
     const Program& program_;
     NormStyle style_;
     const KernelRules& rules_;
+    Cuts cuts_;
     std::vector<NodeUse> uses_;
     std::vector<bool> is_measured_;
     std::vector<int64_t> raw_values_, rectified_values_;
@@ -552,8 +573,8 @@ void fill_tiled_scales(const Program& program, const PathPlan& plan, const std::
     }
 }
 
-PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules) {
-    return PlanBuilder(program, genes, style, rules).build();
+PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules, Cuts cuts) {
+    return PlanBuilder(program, genes, style, rules, cuts).build();
 }
 
 std::vector<int64_t> decision_order(const Program& program) {

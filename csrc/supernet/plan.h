@@ -63,8 +63,8 @@ struct PlanStep {
     bool by_rows;      // all channels of a row before the next row: the weights are small enough to stay in cache
 };
 
-// A place in a plan where one node is all that the rest reads. Its values stay to the end of the plan, so that the next
-// path can go on from here if its genes are the same up to here.
+// A place in a plan where one node is all that the steps after it read. Its values stay to the end of the plan, so that
+// the next path can go on from here if its genes are the same up to here.
 struct PlanCut {
     int64_t decisions;  // so many of `decision_order` decide about the steps before
     int64_t steps;      // that come before
@@ -74,7 +74,7 @@ struct PlanCut {
 };
 
 struct PathPlan {
-    std::vector<PlanCut> cuts;  // ascending, for plans that share prefixes
+    std::vector<PlanCut> cuts;  // ascending
     std::vector<PlanValue> values;
     std::vector<PlanTerm> terms;
     std::vector<PlanStep> steps;
@@ -100,18 +100,21 @@ NAS_ENGINE_HOST_DEVICE inline float* address_of(const PlanValue& value, const Ar
 }
 
 // Sets the borders of all values to zero for the images in slots first..last-1: steps write what lies inside. Those
-// that a plan `before` has had at the same place are zero already; null: none.
+// that lie where the plan `before` had one are zero already, if it is the one that used this arena last; null: none
+// was.
 void clear_borders(const PathPlan& plan, const PathPlan* before, const Arena& arena, int64_t first, int64_t last);
 
 // How norms enter a plan: folded into the weights, or measured on the batch and applied afterwards.
 enum class NormStyle { kFolded, kMeasured };
+
+// Whether a plan has cuts, for paths that go through the same arena one after the other.
+enum class Cuts { kNone, kWhereTheyPay };
 
 // What suits an instruction set.
 struct KernelRules {
     int64_t (*block)(int64_t padded, int64_t width);  // output channels that one tile covers
     bool winograd;                                    // whether 3x3 convolutions may be computed that way
     bool tiled;                                       // whether convolutions are computed by tiles of bfloat16
-    bool shares_prefixes;                             // whether plans have cuts
 };
 
 // Winograd convolution F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section
@@ -151,7 +154,7 @@ inline int64_t tiled_channels(const PlanValue& value) {  // of a map
 
 // The live part of the path `genes` [decisions]. Nodes that only copy another one share its buffer. Throws
 // std::invalid_argument where a node has more than kMaxStepTerms terms, or a norm is measured twice.
-PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules);
+PathPlan make_plan(const Program& program, const int64_t* genes, NormStyle style, const KernelRules& rules, Cuts cuts);
 
 // Decisions in the order in which nodes first depend on them. No node depends on those that are left out.
 std::vector<int64_t> decision_order(const Program& program);
@@ -162,7 +165,8 @@ struct PlannedPath {
     const PathPlan* plan;
 };
 
-// The last cut up to which `path` computes what `before` has computed and left in the same arena; null: there is none.
+// The last cut of `path` up to which it computes what `before` has computed; null: there is none. `before` must be the
+// path that the same images took through the same arena last.
 const PlanCut* shared_cut(const std::vector<int64_t>& decision_order, const PlannedPath& before,
                           const PlannedPath& path);
 

@@ -1,4 +1,5 @@
 // Rows of steps that have one kind of term, whose setup would cost more than their sums; a part of kernels_impl.h.
+// As in `run_tiles` there are `count` tiles, each `advance` pixels after the one before.
 
 // 1x1 convolutions, perhaps with the identity that a shortcut is.
 template <int L, int V, int P>
