@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from record import Row, arguments, interleaved_seconds, make_row, median_of, rat
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from nas_engine import native
 from nas_engine.costs.measured import torch_threads
 from nas_engine.data.base import ImageDataset, Split
 from nas_engine.data.loading import load_dataset
@@ -33,7 +35,7 @@ Change = Callable[[SupernetEvaluator], None]
 _SEED = 0
 _TOLERANCE = 2e-2  # of the mean loss of the first epoch, relative; bfloat16 has three digits
 _GROUPS = {
-    "convolution, backward": ("aten::convolution_backward",),
+    "convolution, backward": ("aten::convolution_backward", "_DepthwiseConv2dBackward"),
     "convolution, forward": ("aten::mkldnn_convolution",),
     "BatchNorm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
     "pooling": ("aten::avg_pool2d", "aten::avg_pool2d_backward"),
@@ -68,6 +70,7 @@ def cases() -> list[Case]:
         Case("nasbench201 C8 N1 32x32", NASBench201Space(large.shape, options[8]), large),
         Case("nasbench201 C16 N1 32x32", NASBench201Space(large.shape, options[16]), large),
         Case("mobilenet 8x8", MobileNetSpace(digits.shape), digits),
+        Case("mobilenet 32x32", MobileNetSpace(large.shape), large),
     ]
 
 
@@ -113,6 +116,17 @@ def bfloat16(evaluator: SupernetEvaluator) -> None:
             return backward(images, labels, rng)
 
     evaluator._trainer._backward = in_bfloat16
+
+
+def pytorchs_gradient(evaluator: SupernetEvaluator) -> None:
+    """Depthwise convolutions as `torch.nn.functional.conv2d` differentiates them."""
+    backward = evaluator._trainer._backward
+
+    def without_native_code(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+        with patch.object(native, "module", lambda: None):
+            return backward(images, labels, rng)
+
+    evaluator._trainer._backward = without_native_code
 
 
 def compiled(evaluator: SupernetEvaluator) -> None:
@@ -189,7 +203,9 @@ def main() -> None:
             changes["bfloat16 autocast"] = bfloat16
         for case in cases():
             compiles = options.compile and isinstance(case.space, NASBench201Space)
-            own = {**changes, "operations compiled": compiled} if compiles else changes
+            own = {**changes, "operations compiled": compiled} if compiles else dict(changes)
+            if isinstance(case.space, MobileNetSpace):
+                own["PyTorch's depthwise gradient"] = pytorchs_gradient
             rows += measure(case, own, steps, repeats)
             rows += profiled(case, steps)
     write_rows(rows, options.out)

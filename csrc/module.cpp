@@ -9,6 +9,7 @@
 
 #include "capabilities.h"
 #include "ops/cost_estimate.h"
+#include "ops/depthwise_gradient.h"
 #include "ops/env_step.h"
 #include "ops/lstm_policy.h"
 #include "ops/supernet_eval.h"
@@ -38,7 +39,7 @@ using nas_engine::Statistics;
 
 namespace {
 
-constexpr int kInterface = 6;  // nas_engine/native.py holds the same number
+constexpr int kInterface = 7;  // nas_engine/native.py holds the same number
 
 using Address = std::uintptr_t;
 
@@ -241,6 +242,18 @@ PYBIND11_MODULE(_C, module) {
         [](const Policy& policy, Address uniforms, Address bonus, int64_t samples, Address genes) {
             return nas_engine::lstm_policy_sample(policy, at<const float>(uniforms), at<const float>(bonus), samples,
                                                   at<int64_t>(genes));
+        },
+        py::call_guard<py::gil_scoped_release>());
+
+    module.def("depthwise_levels", &nas_engine::depthwise_levels);
+    module.def(
+        "depthwise_weight_gradient",
+        [](const std::array<int64_t, 6>& sizes, Address inputs, const std::array<int64_t, 4>& input_strides,
+           Address upstream, const std::array<int64_t, 4>& upstream_strides, Address gradient, int64_t threads,
+           const std::string& level) {
+            nas_engine::depthwise_weight_gradient(
+                {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]}, {at<const float>(inputs), input_strides},
+                {at<const float>(upstream), upstream_strides}, at<float>(gradient), threads, level);
         },
         py::call_guard<py::gil_scoped_release>());
 

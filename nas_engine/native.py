@@ -12,7 +12,7 @@ from typing import Any
 
 from nas_engine.errors import NativeError
 
-INTERFACE = 6
+INTERFACE = 7
 """Number of the calling convention between `nas_engine.ops` and `_C`; `csrc/module.cpp` holds the same number."""
 
 _REBUILD = "rebuild it: pip install --force-reinstall --no-deps nas-engine (in a clone: pip install -e . --no-deps)"

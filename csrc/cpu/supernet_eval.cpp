@@ -234,9 +234,8 @@ class PathScorer {
         return families;
     }
 
-    // The cut from which `path` can go on after `before`; null: none, or nothing is before it.
+    // The cut from which `path` can go on after `before`; null: none.
     const PlanCut* shared_cut_of(const FoldedPath* before, const FoldedPath& path) const {
-        if (!before) return nullptr;
         return shared_cut(decision_order_, {genes_of(before->path), &before->plan}, {genes_of(path.path), &path.plan});
     }
 
@@ -251,17 +250,21 @@ class PathScorer {
         }
         for (const FoldedPath& path : paths) scratch = std::max(scratch, path.plan.scratch_size);
         image_scores_.resize(paths.size() * static_cast<size_t>(images));
+        for (Workspace& workspace : workspaces_) workspace.last = nullptr;
         parallel_for<Schedule::kTurns>(families.back().first_task, request_.threads, [&](int64_t task, int64_t thread) {
             const auto is_before = [](int64_t index, const Family& family) { return index < family.first_task; };
             const Family& family = *(std::upper_bound(families.begin(), families.end(), task, is_before) - 1);
             const int64_t group = group_size(family.arena_size), first = (task - family.first_task) * group;
             Workspace& workspace = workspaces_[static_cast<size_t>(thread)];
             const Arena arena{workspace.arena.floats(floats), group, workspace.scratch.floats(scratch)};
-            const FoldedPath* before = nullptr;
+            if (workspace.slots != group) workspace.last = nullptr;
+            workspace.slots = group;
             for (int64_t i = family.first; i < family.last; ++i) {
                 const FoldedPath& path = paths[static_cast<size_t>(i)];
-                score_group(path, before, arena, first, scores, image_scores_.data() + i * images);
-                before = &path;
+                clear_borders(path.plan, workspace.last ? &workspace.last->plan : nullptr, arena, 0, group);
+                const PlanCut* shared = i == family.first ? nullptr : shared_cut_of(workspace.last, path);
+                score_group(path, shared, arena, first, scores, image_scores_.data() + i * images);
+                workspace.last = &path;
             }
         });
         for (size_t i = 0; i < paths.size(); ++i) {
@@ -269,13 +272,11 @@ class PathScorer {
         }
     }
 
-    // `before`: the path that these images took through this arena last, or null.
-    void score_group(const FoldedPath& path, const FoldedPath* before, const Arena& arena, int64_t first,
+    // `shared`: what the arena already holds of these images on this path; null: nothing.
+    void score_group(const FoldedPath& path, const PlanCut* shared, const Arena& arena, int64_t first,
                      const Scores& scores, ImageScore* image_scores) const {
         const PathPlan& plan = path.plan;
         const int64_t size = std::min(arena.slots, request_.images.count - first);
-        const PlanCut* shared = shared_cut_of(before, path);
-        clear_borders(plan, before ? &before->plan : nullptr, arena, 0, size);
         if (!shared) {
             for (int64_t slot = 0; slot < size; ++slot) load_image(plan, request_.images, first + slot, arena, slot);
         }
@@ -549,6 +550,8 @@ class PathScorer {
     const std::vector<int64_t> decision_order_, paths_;
     struct Workspace {
         Buffer arena, scratch;
+        const FoldedPath* last = nullptr;  // that went through the arena: the borders of its values are zero
+        int64_t slots = 0;                 // into which the arena was divided then
     };
     std::vector<Workspace> workspaces_;  // of each thread
     PackedWeights unscaled_;             // of measured plans, and to be scaled for each recalibrated path

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas_engine.nn.mobilenet import resized
 from nas_engine.nn.supernet import Genes, Supernet
+from nas_engine.ops.depthwise_conv import depthwise_conv2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,7 @@ class ElasticInvertedResidual(nn.Module):
         centre = slice(border, border + kernel)
         hidden: Tensor = F.conv2d(inputs, self.expand.weight[:hidden_channels, :in_channels])
         hidden = F.relu6(self.expand_norm(hidden), inplace=True)
-        hidden = F.conv2d(
-            hidden,
-            self.depthwise.weight[:hidden_channels, :, centre, centre],
-            stride=self.stride,
-            padding=kernel // 2,
-            groups=hidden_channels,
-        )
+        hidden = depthwise_conv2d(hidden, self.depthwise.weight[:hidden_channels, :, centre, centre], self.stride)
         hidden = F.relu6(self.depthwise_norm(hidden), inplace=True)
         hidden = F.conv2d(hidden, self.project.weight[:out_channels, :hidden_channels])
         hidden = self.project_norm(hidden)
