@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from record import Row, arguments, write_rows
+from record import Row, arguments, make_row, write_rows
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {
@@ -60,7 +60,7 @@ def summary(group: str, kind: str, sizes: Sequence[tuple[int, str]]) -> list[Row
         ("90 %", float(np.percentile(lines, 90)), "lines"),
         (f"largest ({Path(name).name})", float(largest), "lines"),
     ]
-    return [{"case": group, "variant": kind, "metric": metric, "value": v, "unit": unit} for metric, v, unit in values]
+    return [make_row(group, kind, metric, value, unit) for metric, value, unit in values]
 
 
 if __name__ == "__main__":

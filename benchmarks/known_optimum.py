@@ -21,7 +21,7 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 import torch
-from record import Row, arguments, write_rows
+from record import Row, arguments, make_row, write_rows
 
 from nas_engine.registry import resolve
 from nas_engine.spaces.base import SearchSpace
@@ -126,11 +126,7 @@ def rows_of(case: str, controller: str, searches: Sequence[Search]) -> list[Row]
             "ms",
         ),
     ]
-    return [
-        {"case": case, "variant": controller, "metric": metric, "value": value, "unit": unit}
-        for metric, value, unit in values
-        if np.isfinite(value)
-    ]
+    return [make_row(case, controller, metric, value, unit) for metric, value, unit in values if np.isfinite(value)]
 
 
 def main() -> None:

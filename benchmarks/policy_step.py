@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from record import Row, arguments, interleaved_seconds, median_of, rate_rows, report_goal, write_rows
+from record import Row, arguments, interleaved_seconds, make_row, median_of, rate_rows, report_goal, write_rows
 
 from nas_engine.ops.lstm_policy import (
     Policy,
@@ -116,7 +116,7 @@ def rows_of(case: str, repeats: int, *, with_compile: bool) -> list[Row]:
     }
     rows += rate_rows(f"draws: {case}", interleaved_seconds(draws, repeats), DRAWS, "architectures/s")
     rate = median_of(rows, f"step: {case}", "native") * flops(size, samples) / 1e9
-    rows.append({"case": f"step: {case}", "variant": "native", "metric": "counted", "value": rate, "unit": "GFLOP/s"})
+    rows.append(make_row(f"step: {case}", "native", "counted", rate, "GFLOP/s"))
     return rows
 
 
@@ -126,13 +126,7 @@ def gemm_row(repeats: int) -> Row:
     matrix = torch.randn(size, size)
     [seconds] = interleaved_seconds({"gemm": lambda: matrix @ matrix}, repeats).values()
     peak = 2 * size**3 / min(seconds) / 1e9
-    return {
-        "case": "this machine, one thread",
-        "variant": "GEMM 512",
-        "metric": "peak",
-        "value": peak,
-        "unit": "GFLOP/s",
-    }
+    return make_row("this machine, one thread", "GEMM 512", "peak", peak, "GFLOP/s")
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def rate_rows(case: str, seconds: Mapping[str, Sequence[float]], count: int, uni
     rows: list[Row] = []
     for variant, times in seconds.items():
         for metric, value in (("median", statistics.median(times)), ("slowest", max(times)), ("fastest", min(times))):
-            rows.append({"case": case, "variant": variant, "metric": metric, "value": count / value, "unit": unit})
+            rows.append(make_row(case, variant, metric, count / value, unit))
     return rows
 
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 
 import numpy as np
-from record import Row, arguments, write_rows
+from record import arguments, make_row, write_rows
 
 from nas_engine.evaluators.path_programs import path_programs
 from nas_engine.nn.supernet import Genes
@@ -76,14 +76,14 @@ def main() -> None:
         "nasbench201 C16 N1 32x32": NASBench201Space(shape, NASBench201Options(channels=16, cells=1)),
         "mobilenet 32x32": MobileNetSpace(shape),
     }
-    rows: list[Row] = [
-        {
-            "case": f"{name}, {count} random paths",
-            "variant": "shared feature maps",
-            "metric": "share of multiply-accumulates",
-            "value": shared_share(space, count),
-            "unit": "",
-        }
+    rows = [
+        make_row(
+            f"{name}, {count} random paths",
+            "shared feature maps",
+            "share of multiply-accumulates",
+            shared_share(space, count),
+            "",
+        )
         for name, space in spaces.items()
         for count in ((16,) if options.quick else (16, 64, 256))
     ]

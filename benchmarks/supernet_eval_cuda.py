@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 from path_variants import Genes, autocast, batched, eager
-from record import Row, arguments, interleaved_seconds, rate_rows, report_goal, write_rows
+from record import Row, arguments, interleaved_seconds, make_row, rate_rows, report_goal, write_rows
 from torch import Tensor
 from torch.nn import functional
 
@@ -110,9 +110,7 @@ def measure(case: Case, path_count: int, repeats: int) -> list[Row]:
     best = min((variant for variant in medians if variant != NATIVE), key=medians.__getitem__)
     for other, goal in ((EAGER, GOAL_OVER_EAGER), (best, GOAL_OVER_BEST)):
         ratio = medians[other] / medians[NATIVE]
-        rows.append(
-            {"case": name, "variant": NATIVE, "metric": f"speedup over {other}", "value": ratio, "unit": "times"}
-        )
+        rows.append(make_row(name, NATIVE, f"speedup over {other}", ratio, "times"))
         if case == GOAL_CASE:
             report_goal(f"{name}: speedup over {other}", ratio, goal, "times")
     return rows
@@ -158,7 +156,7 @@ def _timed(run: Callable[[], object], repeats: int) -> float:
 
 
 def _row(variant: str, metric: str, value: float, unit: str) -> Row:
-    return {"case": "this device", "variant": variant, "metric": metric, "value": value, "unit": unit}
+    return make_row("this device", variant, metric, value, unit)
 
 
 def main() -> None:

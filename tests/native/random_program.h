@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ops/supernet_eval.h"
@@ -45,24 +46,37 @@ inline Program random_program(Fuzzer& fuzzer, const std::vector<float>& numbers)
     program.norms.assign(3, {address(numbers), address(numbers), address(numbers), address(numbers), kChannels});
     program.epsilons.assign(3, 1e-5);
     program.nodes = {{0, 0, 3, 5, 6, 0, 0, -1}};
+    using Size = std::pair<int64_t, int64_t>;
+    std::vector<Size> sizes{{5, 6}};  // of the nodes, if nothing odd is drawn
     const int64_t count = fuzzer.number(1, 5);
     for (int64_t i = 1; i <= count; ++i) {
+        const int64_t leader = fuzzer.number(0, i - 1), step = fuzzer.number(0, 3) ? 1 : fuzzer.number(2, 3);
+        const Size before = sizes[static_cast<size_t>(leader)];
+        const Size size{(before.first + step - 1) / step, (before.second + step - 1) / step};
+        sizes.push_back(size);
         const int64_t first = static_cast<int64_t>(program.terms.size()), terms = fuzzer.number(0, 3);
         const int64_t channels = fuzzer.number(0, 1) ? 3 : fuzzer.number(1, kChannels);
         for (int64_t t = 0; t < terms; ++t) {
-            const int64_t kind = fuzzer.number(0, 3);
+            int64_t source = t == 0 ? leader : fuzzer.number(0, i - 1);
+            const Size of_source = sizes[static_cast<size_t>(source)];
+            if (of_source != size && of_source != before) source = leader;
+            const int64_t stride = sizes[static_cast<size_t>(source)] == size ? 1 : step;
+            const int64_t kind = fuzzer.number(0, stride > 1 ? 2 : 3);
             const bool weighted = kind < 2;
-            program.terms.push_back({fuzzer.perhaps(kind), fuzzer.perhaps(fuzzer.number(0, i - 1)),
-                                     fuzzer.perhaps(kind == 3 ? 1 : 1 + 2 * fuzzer.number(0, 1)), fuzzer.perhaps(1),
-                                     fuzzer.perhaps(fuzzer.number(0, 1)), fuzzer.perhaps(weighted ? t % 2 : -1),
+            program.terms.push_back({fuzzer.perhaps(kind), fuzzer.perhaps(source),
+                                     fuzzer.perhaps(kind == 3 ? 1 : 1 + 2 * fuzzer.number(0, 1)),
+                                     fuzzer.perhaps(stride), fuzzer.perhaps(fuzzer.number(0, 1)),
+                                     fuzzer.perhaps(weighted ? t % 2 : -1),
                                      fuzzer.perhaps(weighted ? fuzzer.number(-1, 2) : -1),
                                      fuzzer.perhaps(fuzzer.number(-1, 1)), fuzzer.perhaps(fuzzer.number(0, 1))});
         }
         const int64_t optional = i < count ? fuzzer.number(0, 1) : 0;
-        const int64_t zero_of = channels == 3 && !optional ? fuzzer.number(-1, 0) : -1;  // the image
+        const bool is_like_image = channels == 3 && size == sizes[0];
+        const int64_t zero_of = is_like_image && !optional ? fuzzer.number(-1, 0) : -1;
         program.nodes.push_back({fuzzer.perhaps(first), fuzzer.perhaps(terms), fuzzer.perhaps(channels),
-                                 fuzzer.perhaps(5), fuzzer.perhaps(6), fuzzer.perhaps(fuzzer.number(0, 1)),
-                                 fuzzer.perhaps(optional), fuzzer.perhaps(zero_of)});
+                                 fuzzer.perhaps(size.first), fuzzer.perhaps(size.second),
+                                 fuzzer.perhaps(fuzzer.number(0, 1)), fuzzer.perhaps(optional),
+                                 fuzzer.perhaps(zero_of)});
     }
     program.head = {
         fuzzer.perhaps(count), fuzzer.perhaps(fuzzer.number(-1, 2)), address(numbers), address(numbers), 4, kChannels};
