@@ -3,9 +3,9 @@
 #include "ops/depthwise_gradient.h"
 
 #include <algorithm>
-#include <stdexcept>
 
 #include "depthwise/tap_kernels.h"
+#include "levels.h"
 #include "parallel.h"
 #include "supernet/buffer.h"
 
@@ -15,17 +15,14 @@ namespace {
 std::vector<const TapKernels*> usable() {
     std::vector<const TapKernels*> found{tap_kernels_baseline()};
 #ifdef NAS_ENGINE_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(tap_kernels_avx2());
+    if (has_avx2()) found.push_back(tap_kernels_avx2());
 #endif
     return found;
 }
 
 const TapKernels& kernels(const std::string& level) {
     static const std::vector<const TapKernels*> all = usable();
-    if (level.empty()) return *all.back();
-    for (const TapKernels* one : all)
-        if (level == one->level) return *one;
-    throw std::invalid_argument("level " + level + " is not available on this processor");
+    return level.empty() ? *all.back() : kernels_named(all, level);
 }
 
 // Copies 16 channels from `first` on (zeros where there are fewer) of a map [height, width] to `to`, whose rows start
@@ -134,11 +131,7 @@ class WeightGradient {
 
 }  // namespace
 
-std::vector<std::string> depthwise_levels() {
-    std::vector<std::string> names;
-    for (const TapKernels* one : usable()) names.emplace_back(one->level);
-    return names;
-}
+std::vector<std::string> depthwise_levels() { return names_of(usable()); }
 
 void depthwise_weight_gradient(const DepthwiseConvolution& convolution, const FeatureMaps& inputs,
                                const FeatureMaps& upstream, float* gradient, int64_t threads,

@@ -1,8 +1,7 @@
 // Chooses the instruction set. One thread: a batch of architectures is some microseconds of work.
 #include "ops/lstm_policy.h"
 
-#include <stdexcept>
-
+#include "levels.h"
 #include "policy/policy_kernels.h"
 
 namespace nas_engine {
@@ -11,26 +10,19 @@ namespace {
 std::vector<const PolicyKernels*> usable() {
     std::vector<const PolicyKernels*> found{policy_kernels_baseline()};
 #ifdef NAS_ENGINE_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(policy_kernels_avx2());
+    if (has_avx2()) found.push_back(policy_kernels_avx2());
 #endif
     return found;
 }
 
 const PolicyKernels& kernels(const std::string& level) {
     static const std::vector<const PolicyKernels*> all = usable();
-    if (level.empty()) return *all.back();
-    for (const PolicyKernels* one : all)
-        if (level == one->level) return *one;
-    throw std::invalid_argument("level " + level + " is not available on this processor");
+    return level.empty() ? *all.back() : kernels_named(all, level);
 }
 
 }  // namespace
 
-std::vector<std::string> policy_levels() {
-    std::vector<std::string> names;
-    for (const PolicyKernels* one : usable()) names.emplace_back(one->level);
-    return names;
-}
+std::vector<std::string> policy_levels() { return names_of(usable()); }
 
 int64_t policy_tape_size(const PolicySize& size, int64_t samples) {
     return policy_blocks(samples) * size.decisions * PolicyTape(size).size;

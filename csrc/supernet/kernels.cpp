@@ -5,6 +5,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "levels.h"
+
 #ifdef NAS_ENGINE_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -14,10 +16,6 @@
 namespace nas_engine {
 
 namespace {
-
-#ifdef NAS_ENGINE_AVX2
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-#endif
 
 #ifdef NAS_ENGINE_AVX512
 bool has_avx512() {
@@ -72,12 +70,6 @@ std::vector<const Kernels*> usable_bfloat16_kernels() {
     return usable;
 }
 
-std::vector<std::string> names_of(const std::vector<const Kernels*>& all) {
-    std::vector<std::string> names;
-    for (const Kernels* kernels : all) names.emplace_back(kernels->level);
-    return names;
-}
-
 }  // namespace
 
 std::vector<std::string> kernel_levels() { return names_of(usable_kernels()); }
@@ -89,14 +81,11 @@ const Kernels& kernels_of(const std::string& level) {
     if (level.empty()) return *usable.back();
     const std::vector<const Kernels*> more = usable_bfloat16_kernels();
     usable.insert(usable.end(), more.begin(), more.end());
-    for (const Kernels* kernels : usable) {
-        if (level != kernels->level) continue;
+    const Kernels& kernels = kernels_named(usable, level);
 #ifdef NAS_ENGINE_AMX
-        if (kernels == kernels_bf16_amx()) require_amx_permission();
+    if (&kernels == kernels_bf16_amx()) require_amx_permission();
 #endif
-        return *kernels;
-    }
-    throw std::invalid_argument("level " + level + " is not available on this processor");
+    return kernels;
 }
 
 }  // namespace nas_engine

@@ -106,7 +106,11 @@ def test_a_supernet_gets_the_gradients_of_pytorch(monkeypatch: pytest.MonkeyPatc
 
     native_calls = []
     compute = depthwise_conv.depthwise_weight_gradient
-    counted = lambda *arguments: native_calls.append(1) or compute(*arguments)  # noqa: E731
+
+    def counted(*arguments: Any) -> Tensor:
+        native_calls.append(arguments)
+        return compute(*arguments)
+
     monkeypatch.setattr(depthwise_conv, "depthwise_weight_gradient", counted)
 
     def gradients() -> dict[str, Tensor]:
